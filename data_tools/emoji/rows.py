@@ -1,0 +1,123 @@
+"""Rows and their truth: names to draw, variants to edit, questions with one right answer.
+
+An edit joins two pictures whose code points differ by the edited attribute alone, both ways round; two
+variants that the font draws alike are no edit.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from random import Random
+
+from data_tools.emoji.names import NO_TONE, Emoji
+
+Example = tuple[dict, dict]  # a row as training reads it, and what a judge has to know about it
+
+DRAW = ("{}", "{} emoji", "an emoji of {}", "draw {}", "a picture of {}")
+EDITS = {
+    "tone": ("make the skin tone {}", "change the skin tone to {}", "give it {} skin"),
+    "gender": ("make it {}", "turn it into {}", "change it to {}"),
+    "direction": ("turn it to face {}", "make it face {}"),
+}
+QUESTIONS = {
+    "name": ("what is this?", "what does the emoji show?", "name this emoji"),
+    "group": ("which group of emoji is it in?", "what group does it belong to?"),
+    "tone": ("what is the skin tone?", "which skin tone is it?"),
+    "gender": ("is it a man, a woman or a person?", "is this a woman, a man or a person?"),
+    "direction": ("which way does it face?", "does it face left or right?"),
+}
+
+
+def tone_of(emoji: Emoji) -> str:
+    """The one skin tone of an emoji that has variants of it."""
+    return emoji.tones[0] if emoji.tones else NO_TONE
+
+
+VALUE = {"tone": tone_of, "gender": lambda e: e.gender, "direction": lambda e: e.direction}
+WITHOUT = {
+    "tone": lambda e: e.without_tone,
+    "gender": lambda e: e.without_gender,
+    "direction": lambda e: e.without_direction,
+}
+
+
+def variants(emoji: Iterable[Emoji], attribute: str) -> list[list[Emoji]]:
+    """Groups of emoji that differ by one attribute alone (tone, gender or direction), two or more each."""
+    groups: dict[tuple, list[Emoji]] = defaultdict(list)
+    for one in emoji:
+        several_tones = attribute == "tone" and len(one.tones) > 1
+        if not several_tones and VALUE[attribute](one) is not None:
+            groups[WITHOUT[attribute](one)].append(one)
+    found = [group for group in groups.values() if len(group) > 1]
+    for group in found:
+        values = [VALUE[attribute](one) for one in group]
+        assert len(set(values)) == len(values), group
+    return found
+
+
+def examples(emoji: list[Emoji], twins: dict[str, str], rng: Random) -> Iterator[Example]:
+    """Rows of all kinds about `emoji`, in order of kind.
+
+    twins  the first emoji with exactly the same picture, by id; a picture of several names has no name question
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    for one in emoji:
+        names[twins[one.id]].add(one.short_name)
+        for form in rng.sample(DRAW, 2):
+            yield _row(form.format(_spoken(one)), one), _truth("t2i", one)
+    has: dict[str, set[str]] = defaultdict(set)
+    for attribute, forms in EDITS.items():
+        for before, after in _pairs(emoji, attribute, twins):
+            has[attribute] |= {before.id, after.id}
+            value = VALUE[attribute](after)
+            spoken = before.noun(value) if attribute == "gender" else value
+            row = _row("<image>" + rng.choice(forms).format(spoken), before, after)
+            truth = _truth(f"edit/{attribute}", after, before=before.id)
+            yield row, truth | {"from": VALUE[attribute](before), "to": value}
+    for kind, forms in QUESTIONS.items():
+        for one in emoji:
+            if kind == "name" and len(names[twins[one.id]]) == 1:
+                answer = one.short_name
+            elif kind == "group":
+                answer = one.group
+            elif one.id in has[kind]:
+                answer = VALUE[kind](one)
+            else:
+                continue
+            row = _row("<image>" + rng.choice(forms), one, answer=answer)
+            yield row, _truth(f"vqa/{kind}", one, before=one.id) | {"answer": answer}
+
+
+def _pairs(emoji: list[Emoji], attribute: str, twins: dict[str, str]) -> Iterator[tuple[Emoji, Emoji]]:
+    for group in variants(emoji, attribute):
+        for before in group:
+            for after in group:
+                if before is not after and twins[before.id] != twins[after.id]:
+                    yield before, after
+
+
+def _spoken(emoji: Emoji) -> str:
+    """`woman: dark skin tone, red hair` as one would say it: `woman with dark skin tone and red hair`."""
+    head, _, tail = emoji.name.partition(": ")
+    if not tail or emoji.group != "People & Body":
+        return emoji.name
+    return f"{head} with {' and '.join(tail.split(', '))}"
+
+
+def _row(user: str, *pictures: Emoji, answer: str = "<image>") -> dict:
+    messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    return {"messages": messages, "images": [f"pictures/{one.id}.png" for one in pictures]}
+
+
+def _truth(kind: str, emoji: Emoji, before: str | None = None) -> dict:
+    """`before` is the picture that is read, `after` the one that is to be drawn; the rest is about the emoji."""
+    return {
+        "kind": kind,
+        "before": before,
+        "after": None if kind.startswith("vqa") else emoji.id,
+        "name": emoji.short_name,
+        "tones": list(emoji.tones),
+        "gender": emoji.gender if emoji.group == "People & Body" else None,
+        "direction": emoji.direction,
+        "group": emoji.group,
+        "family": "-".join(f"{p:x}" for p in emoji.family),
+    }

@@ -1,0 +1,201 @@
+"""Conversations: drawing, changing and asking in turns, talk in words only, greetings and polite refusals.
+
+What is said in a later turn holds for any picture that follows the earlier ones: things are referred to by
+colour and shape, which the opening always names, so a conversation can be judged on the pictures that a
+model makes for itself.
+"""
+
+from dataclasses import replace
+from random import Random
+
+from data_tools.shapes import captions, edits, questions, talk
+from data_tools.shapes.language import IT, OPPOSITE, RELATIONS, Group, refer, related
+from data_tools.shapes.questions import Question
+from data_tools.shapes.scene import CELLS, SIZES, Scene, World, random_scene
+from data_tools.shapes.steps import Step
+
+_UNSAID = ("size", "cell")  # what an opening may leave open
+
+
+def _opening(rng: Random, world: World) -> captions.Spec:
+    """A caption that names colour and shape of everything; a lone thing often with its size or place too."""
+    while True:
+        kind = rng.choices(("colors", "counting", "position", "attribute"), (4, 1.5, 1.5, 3))[0]
+        spec = captions.make_spec(rng, world, kind)
+        if all(group.shape and group.colour for group in spec.groups):
+            break
+    if kind == "colors":
+        named = rng.choice(({}, {"size": rng.choice(SIZES)}, {"cell": rng.choice(CELLS)}))
+        spec = replace(spec, groups=(replace(spec.groups[0], **named),))
+    return spec
+
+
+def _draw(rng: Random, world: World, again: bool = False) -> Step:
+    spec = _opening(rng, world)
+    words = captions.caption(rng, spec)
+    text = f"now draw {words}" if again else captions.request(rng, words)
+    return Step(text, captions.draw(rng, spec, world), draw=spec)
+
+
+def _possible(spec: captions.Spec | None) -> list[str]:
+    """Kinds of edits that change something in every picture that follows the spec (None: one known picture)."""
+    kinds = ["recolour", "recolour", "reshape", "background", "add", "remove", "swap"]
+    if spec is None:
+        return [*kinds, "resize", "move"]
+    if all(group.size for group in spec.groups):
+        kinds.append("resize")
+    if len(spec.groups) == 1 and spec.groups[0].cell is not None:
+        kinds.append("move")
+    if spec.background is None:
+        kinds.remove("background")
+    return kinds
+
+
+def _change(rng: Random, world: World, scene: Scene, spec: captions.Spec | None) -> Step:
+    without = _UNSAID if spec else ()
+    while True:
+        made = edits.edit_of(rng, world, rng.choice(_possible(spec)), scene, without)
+        if made is not None:
+            break
+    text = edits.instruction(rng, made[2])
+    return Step(f"now {text}" if rng.random() < 0.4 else text, made[1], edit=made[2])
+
+
+def _question(rng: Random, world: World, scene: Scene, without: tuple[str, ...]) -> Question | None:
+    """A question about this scene whose words are clear, or None where the kind drawn has none."""
+    kind = rng.choice(("colour", "shape", "count", "existence", "relation", "position", "background"))
+    thing = rng.choice(scene.objects)
+    if kind == "background":
+        return Question(kind)
+    if kind == "count":
+        return Question(kind, rng.choice((Group(thing.shape), Group(None, thing.colour), IT)))
+    if kind == "existence":
+        colour, shape = thing.pair if rng.random() < 0.5 else rng.choice(world.pairs)
+        return Question(kind, Group(shape, colour))
+    if kind == "relation":
+        if len(scene.objects) < 2:
+            return None
+        other = rng.choice([o for o in scene.objects if o != thing])
+        first, second = (refer(rng, scene, t, (*without, "cell")) for t in (thing, other))
+        true = rng.choice([name for name in RELATIONS if related(thing, name, other)])
+        word = true if rng.random() < 0.5 else OPPOSITE[true]
+        return first and second and Question(kind, first, second, word)
+    hidden = "cell" if kind == "position" else kind
+    group = refer(rng, scene, thing, (*without, hidden))
+    return group and Question(kind, group)
+
+
+def _ask(rng: Random, world: World, scene: Scene, without: tuple[str, ...] = _UNSAID) -> Step:
+    question = None
+    while question is None:
+        question = _question(rng, world, scene, without)
+    return Step(questions.ask(rng, question), scene, question=question)
+
+
+def _drawn(rng: Random, world: World, plan: str) -> list[Step]:
+    """Steps by a plan of letters: d draw, D draw anew, c change, a ask."""
+    steps: list[Step] = []
+    spec = None
+    for letter in plan:
+        if letter in "dD":
+            steps.append(_draw(rng, world, again=letter == "D"))
+            spec = steps[-1].draw
+        elif letter == "c":
+            steps.append(_change(rng, world, steps[-1].scene, spec))
+            spec = replace(spec, background="")  # from now on only colours and shapes are sure
+        else:
+            steps.append(_ask(rng, world, steps[-1].scene))
+    return steps
+
+
+def _shown(rng: Random, world: World) -> list[Step]:
+    """The user shows a picture, asks, has it changed and asks again."""
+    scene = random_scene(rng, world)
+    first = replace(_ask(rng, world, scene, ()), given=scene)
+    second = _change(rng, world, scene, None)
+    steps = [first, second, _ask(rng, world, second.scene)]
+    return steps if rng.random() < 0.7 else steps[:2]
+
+
+def _words(rng: Random, world: World) -> list[Step]:
+    """A scene told in words, and two questions about it."""
+    kind = rng.choice(("colour", "shape", "count", "existence", "relation", "position"))
+    scene, question = questions.make_question(rng, world, kind)
+    first = f"{questions.tell(rng, scene, question)} {questions.ask(rng, question)}"
+    steps = [Step(first, scene, question=question, told=True)]
+    while True:
+        further = _question(rng, world, scene, ("size", "cell"))
+        if further and further.kind in ("colour", "shape", "count", "existence"):
+            break
+    return [*steps, Step(questions.ask(rng, further), scene, question=further, told=True)]
+
+
+def _tell(rng: Random, world: World) -> list[Step]:
+    """Draw something and say how it came out, in one turn: picture first, then words about it."""
+    kind = rng.choice(("single", "two", "counting", "colors", "attribute"))
+    spec = captions.make_spec(rng, world, kind)
+    scene = captions.draw(rng, spec, world)
+    asked = None
+    while asked is None:
+        # Where the caption leaves colours open only counting and whole-picture questions are sure to be clear.
+        sure = len(spec.groups) == 1 and spec.groups[0].count == 1
+        asked = _question(rng, world, scene, _UNSAID) if sure or kind == "attribute" else None
+        asked = asked or rng.choice((Question("count"), Question("background")))
+    text = f"draw {captions.caption(rng, spec)}. {questions.ask(rng, asked)}"
+    return [Step(text, scene, draw=spec, after=asked)]
+
+
+def _said(pair: tuple[str, str]) -> Step:
+    return Step(pair[0], reply=pair[1])
+
+
+def _greeting(rng: Random, world: World, split: str) -> list[Step]:
+    first = talk.greeting(rng, split)
+    what = rng.random()
+    if what < 0.5:
+        return [_said(first)]
+    if what < 0.8:
+        return [_said(first), *_drawn(rng, world, rng.choice(("d", "dc", "da")))]
+    step = _draw(rng, world)
+    words = captions.caption(rng, step.draw)
+    hello = rng.choice(("hello, please draw {}", "hi, can you draw {}?", "hello, i want {}"))
+    return [replace(step, text=hello.format(words), lead="Here it is."), _said(talk.thanks(rng))]
+
+
+def _refusal(rng: Random, world: World, split: str) -> list[Step]:
+    first = _said(talk.refusal(rng, split))
+    what = rng.random()
+    if what < 0.6:
+        return [first]
+    if what < 0.8:
+        return [first, *_drawn(rng, world, rng.choice(("d", "dc", "da")))]
+    return [*_drawn(rng, world, rng.choice(("d", "da"))), first]
+
+
+# How often each kind of conversation occurs, and the plans of the drawn ones.
+KINDS = {
+    "draw_change_ask": 4.0,
+    "draw_change": 2.0,
+    "draw_ask": 2.0,
+    "draw_again": 1.0,
+    "shown": 2.0,
+    "tell": 1.0,
+    "words": 1.5,
+    "greeting": 1.5,
+    "refusal": 4.0,
+}
+_PLANS = {
+    "draw_change_ask": ("dca", "dca", "dcca", "daca"),
+    "draw_change": ("dc", "dcc"),
+    "draw_ask": ("da", "daa"),
+    "draw_again": ("dD", "daD", "dDc"),
+}
+
+
+def converse(rng: Random, world: World, kind: str, split: str) -> tuple[Step, ...]:
+    """The steps of one conversation of this kind."""
+    if kind in _PLANS:
+        return tuple(_drawn(rng, world, rng.choice(_PLANS[kind])))
+    if kind in ("greeting", "refusal"):
+        return tuple((_greeting if kind == "greeting" else _refusal)(rng, world, split))
+    return tuple({"shown": _shown, "tell": _tell, "words": _words}[kind](rng, world))

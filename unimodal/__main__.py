@@ -1,0 +1,5 @@
+"""`python -m unimodal` is the command line."""
+
+from unimodal.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Attention: one door, four backends."""

@@ -1,0 +1,88 @@
+"""The one door to attention: choose a backend once, make a plan once a forward, attend in every layer.
+
+plan = make_plan(marks, marks)          # what depends on the mask only
+out = attend(q, k, v, plan)             # (B, T, N, H) in every layer
+"""
+
+import importlib.util
+import logging
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from unimodal.attention import naive, sdpa
+from unimodal.errors import UserError, nearest
+from unimodal.sequence.mask import Marks
+
+log = logging.getLogger("unimodal")
+BACKENDS = ("naive", "sdpa", "flex", "flash")
+_override: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A mask prepared for one backend, shared by all layers of a forward."""
+
+    backend: ModuleType
+    prepared: Any
+
+
+def use_backend(name: str | None) -> None:
+    """Override the choice for this process (`None` returns to choosing).
+
+    Raises UserError for an unknown name.
+    """
+    global _override
+    if name is not None and name not in BACKENDS:
+        raise UserError(
+            f"unknown attention backend {name!r}{nearest(name, BACKENDS)}; use one of {', '.join(BACKENDS)}"
+        )
+    _override = name
+
+
+@cache
+def choose_backend(device: str, half: bool) -> str:
+    """Pick a backend for a device type and whether it computes in half precision; log it once."""
+    if device != "cuda":
+        name, reason = "sdpa", f"{device} has no FlexAttention backward and no flash kernels"
+    elif half and importlib.util.find_spec("flash_attn"):
+        name, reason = "flash", "the flash-attn package is installed and the model runs in half precision"
+    else:
+        name, reason = "flex", "CUDA device; flash-attn is not installed or the model runs in fp32"
+    log.info("attention: %s (%s)", name, reason)
+    return name
+
+
+def _module(name: str) -> ModuleType:
+    # flex and flash import the compiler or optional packages, so only when they are used.
+    return {"naive": naive, "sdpa": sdpa}.get(name) or importlib.import_module(f"unimodal.attention.{name}")
+
+
+def make_plan(q_marks: Marks, k_marks: Marks | None = None, half: bool = False) -> Plan:
+    """Prepare the mask of queries against keys (the queries themselves if `k_marks` is None)."""
+    k_marks = q_marks if k_marks is None else k_marks
+    name = _override or choose_backend(q_marks.document.device.type, half)
+    if torch.is_grad_enabled() and name == "flex" and q_marks.document.device.type == "cpu":
+        raise UserError(
+            "FlexAttention has no backward on CPU. Train with the sdpa backend (the default there), or "
+            "wrap the forward in torch.no_grad()."
+        )
+    backend = _module(name)
+    return Plan(backend, backend.prepare(q_marks, k_marks))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
+    """Attention of q (B, Tq, N, H) over k, v (B, Tk, M, H) with M dividing N (grouped-query attention).
+
+    Returns (B, Tq, N, H).
+    """
+    groups = q.shape[2] // k.shape[2]
+    if groups > 1:
+        k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))
+    q, k, v = (rearrange(x, "b t n h -> b n t h") for x in (q, k, v))
+    return rearrange(plan.backend.attend(q, k, v, plan.prepared), "b n t h -> b t n h")

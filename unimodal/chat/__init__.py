@@ -1,0 +1,1 @@
+"""Talk with a loaded model: the conversation, the terminal, and the prompt between them."""

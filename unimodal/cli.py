@@ -1,0 +1,209 @@
+"""The command line: a few lines a verb over a function that a notebook could call.
+
+Nothing heavy is imported until a verb needs it, so that `--help` and completion answer at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unimodal.commands import data, recipes
+from unimodal.errors import UserError
+
+DEFAULT = "shapes-base"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="One decoder transformer that reads and writes text and images: train, chat, judge.",
+)
+app.add_typer(data.app, name="data")
+app.add_typer(recipes.app, name="recipes")
+
+Model = Annotated[str, typer.Option(help="A shipped model, a folder that `train` wrote, or a hub id.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.  [default: the model's]")]
+Guidance = Annotated[
+    float | None, typer.Option(min=0, help="How closely to follow the words.  [default: the model's]")
+]
+N = Annotated[int, typer.Option("--n", "-n", min=1, help="Pictures for each prompt.")]
+Out = Annotated[
+    Path, typer.Option(help="Picture file, or folder to number pictures in; nothing is overwritten.")
+]
+Tokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
+Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest word.")]
+
+PICTURES = Path("unimodal-pictures")
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="YAML file, or a shipped recipe's name.", metavar="RECIPE.yaml")
+    ],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...")] = None,
+) -> None:
+    """Train or fine-tune a model as a recipe says."""
+    path = recipes.find_recipe(recipe)
+    from unimodal.training.config import load_recipe
+    from unimodal.training.loop import train
+
+    train(load_recipe(path, overrides))
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...")],
+    model: Model = DEFAULT,
+    n: N = 1,
+    seed: Seed = 0,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Longer side in pixels.  [default: the model's]")
+    ] = None,
+    out: Out = PICTURES,
+) -> None:
+    """Draw pictures of what the prompts say."""
+    from unimodal import load
+    from unimodal.commands.pictures import show_all
+
+    loaded = load(model)
+    show_all(loaded.generate(prompts, n=n, seed=seed, steps=steps, guidance=guidance, size=size), out)
+
+
+@app.command()
+def edit(
+    image: Annotated[str, typer.Argument(help="Picture file.", metavar="IMAGE")],
+    instruction: str,
+    model: Model = DEFAULT,
+    n: N = 1,
+    seed: Seed = 0,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    image_guidance: Annotated[
+        float | None, typer.Option(min=0, help="How closely to keep to the picture.")
+    ] = None,
+    out: Out = PICTURES,
+) -> None:
+    """Change a picture as told."""
+    from unimodal.chat.pictures import open_image
+
+    picture = open_image(image)
+    from unimodal import load
+    from unimodal.commands.pictures import show_all
+
+    options = {"steps": steps, "guidance": guidance, "image_guidance": image_guidance}
+    show_all(load(model).edit(picture, instruction, n=n, seed=seed, **options), out)
+
+
+@app.command()
+def ask(
+    image: Annotated[str, typer.Argument(help="Picture file.", metavar="IMAGE")],
+    question: str,
+    model: Model = DEFAULT,
+    max_tokens: Tokens = 128,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+) -> None:
+    """Answer a question about a picture."""
+    from unimodal.chat.pictures import open_image
+
+    picture = open_image(image)
+    from unimodal import load
+
+    typer.echo(
+        load(model).answer(picture, question, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    )
+
+
+@app.command()
+def complete(
+    text: str,
+    model: Model = DEFAULT,
+    max_tokens: Tokens = 128,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+) -> None:
+    """Go on with a text."""
+    from unimodal import load
+
+    typer.echo(load(model).complete(text, max_tokens=max_tokens, temperature=temperature, seed=seed))
+
+
+@app.command()
+def chat(
+    model: Annotated[
+        str, typer.Argument(help="A shipped model, a folder that `train` wrote, or a hub id.")
+    ] = DEFAULT,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="One message, one reply, and out.")
+    ] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(help="Picture for the first message; may be repeated.")
+    ] = None,
+    save_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = PICTURES,
+) -> None:
+    """Talk with a model in words and pictures.  Lines from a pipe are messages too."""
+    from unimodal.chat.repl import chat
+
+    chat(model, _load, prompt, image or [], save_dir)
+
+
+def _load(name: str):
+    """`unimodal.load`, imported only when called: the chat greets before torch is there."""
+    from unimodal import load
+
+    return load(name)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A shipped model, a folder that `train` wrote, or a hub id.")],
+    suite: Annotated[str, typer.Option(help="shapes, emoji or codec.")] = "shapes",
+    split: Annotated[str, typer.Option(help="Which prompts, as val or unseen.")] = "val",
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Prompts of each kind.")] = 64,
+    seed: Seed = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the scores here.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a sheet of the first failures here.")] = None,
+) -> None:
+    """Judge a model: scores with counts and 95 % intervals."""
+    from unimodal.evaluation.run import evaluate, print_report
+
+    print_report(evaluate(model, suite, split=split, n=n, seed=seed, json=json, sheet=sheet))
+
+
+@app.command()
+def bench(model: Model = DEFAULT) -> None:
+    """Measure speed here: training, reading, writing and drawing."""
+    from unimodal.evaluation.bench import bench
+
+    bench(model)
+
+
+@app.command()
+def env() -> None:
+    """Say what this machine has, for a bug report: versions, device, speed, terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from unimodal.commands.env import environment
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in environment().items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+
+
+def main() -> None:
+    """The console script.  A user's mistake is one red sentence and exit code 2, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        from rich.console import Console
+
+        Console(stderr=True, highlight=False).print(str(error), style="red", markup=False, soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,110 @@
+"""`unimodal data`: check, look at, and make training rows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Training rows: check, preview, make.")
+make = typer.Typer(no_args_is_help=True, help="Make rows: shapes, emoji.")
+app.add_typer(make, name="make")
+
+Rows = Annotated[Path, typer.Argument(help="Rows as JSONL or parquet.", metavar="PATH")]
+Root = Annotated[
+    Path | None, typer.Option(help="What image paths are relative to.  [default: the file's folder]")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+
+
+@app.command()
+def check(
+    path: Rows,
+    image_root: Root = None,
+    model: Annotated[str | None, typer.Option(help="Measure rows as this model would lay them out.")] = None,
+    budget: Annotated[int, typer.Option(min=1, help="data.tokens of the recipe; needs --model.")] = 4096,
+) -> None:
+    """Check every row: a report, and exit code 1 if there is an error."""
+    from rich.progress import Progress
+
+    from unimodal.data.check import check, print_report
+
+    measure = row_length(model) if model else None
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("checking")
+        report = check(
+            path,
+            measure,
+            budget if model else None,
+            image_root,
+            progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    print_report(report)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+def row_length(model: str) -> Callable:
+    """A function from a Document to the positions it takes in that model."""
+    from unimodal.data.pictures import fit
+    from unimodal.model.folder import find_model, load_model
+    from unimodal.sequence.layout import layout
+
+    loaded, tokenizer = load_model(find_model(model))
+
+    def measure(document) -> int:
+        fitted = fit(document, loaded.multiple, size=loaded.config.image_size)
+        return len(layout(fitted, tokenizer, loaded.path.target, loaded.multiple).ids)
+
+    return measure
+
+
+@app.command()
+def preview(
+    path: Rows,
+    image_root: Root = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many rows, from the first.")] = 4,
+    out: Annotated[Path | None, typer.Option(help="PNG to write.  [default: show in the terminal]")] = None,
+) -> None:
+    """Show rows as the model reads them, with what it learns to write or draw marked."""
+    from rich.console import Console
+
+    from unimodal.chat.terminal import Screen
+    from unimodal.commands.pictures import save_all
+    from unimodal.data import preview
+    from unimodal.data.rows import parse_row
+    from unimodal.data.source import FileSource
+
+    source = FileSource(path, image_root)
+    rows = (source.row(i) for i in range(min(n, source.length)))
+    documents = [parse_row(row, where, source.image_root) for where, row in rows]
+    if out:
+        typer.echo(save_all([preview.sheet(documents)], out)[0])
+        return
+    console = Console()
+    console.print(preview.LEGEND, style="dim")
+    for document in documents:
+        console.print(preview.terminal(document, Screen(console).inline()))
+
+
+@make.command()
+def shapes(
+    out: Out,
+    count: Annotated[int, typer.Option(min=1, help="Rows of the train split.")] = 10_000,
+    seed: int = 0,
+) -> None:
+    """Coloured shapes on a grid: drawing, editing, questions, text and conversations, exactly judged."""
+    from data_tools.shapes.build import make_shapes
+
+    make_shapes(out, count, seed)
+
+
+@make.command()
+def emoji(
+    out: Out,
+    font: Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf.  [default: the system's]")] = None,
+    size: Annotated[int, typer.Option(min=16, help="Side of the pictures in pixels.")] = 64,
+) -> None:
+    """Real art: names, skin tones, gender and direction, from the fonts of this machine."""
+    from data_tools.emoji.build import make_emoji
+
+    make_emoji(out, font, size)

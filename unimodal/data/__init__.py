@@ -1,0 +1,1 @@
+"""Rows, documents, pictures and mixtures: everything before a tokenizer.  Knows no model."""

@@ -1,0 +1,1 @@
+"""Diffusion: processes, times, solvers, guidance, as functions."""

@@ -1,0 +1,1 @@
+"""Generation: the engine, text sampling, and the verbs of a loaded model."""

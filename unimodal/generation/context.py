@@ -1,0 +1,149 @@
+"""Context: a ragged batch of conversations read into one cache.
+
+Built by `read_documents` from the same layout that training uses, grown token by token and image by
+image.  It keeps, for each row, where the next position, step and span would be, and the hidden state of
+the last position.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unimodal.data.document import Document
+from unimodal.model.cache import KVCache, stack
+from unimodal.model.unified import UnifiedModel
+from unimodal.sequence.layout import Grid, layout
+from unimodal.sequence.mask import PADDING, Marks
+from unimodal.sequence.tokenizer import Tokenizer
+
+
+@dataclass(slots=True)
+class Context:
+    """B conversations so far.
+
+    cache     keys and values of everything read
+    position  (B,) RoPE position of what comes next
+    step      (B,) its step
+    span      (B,) its span
+    hidden    (B, D) hidden state of the last position
+    """
+
+    cache: KVCache
+    position: Tensor
+    step: Tensor
+    span: Tensor
+    hidden: Tensor
+
+    @property
+    def rows(self) -> int:
+        """Number of conversations."""
+        return len(self.position)
+
+    def select(self, rows: list[int]) -> "Context":
+        """An independent copy of some rows."""
+        index = torch.tensor(rows, device=self.position.device)
+        return Context(
+            self.cache.select(rows),
+            self.position[index],
+            self.step[index],
+            self.span[index],
+            self.hidden[index],
+        )
+
+
+def stack_contexts(contexts: list[Context]) -> Context:
+    """Rows of several contexts under one another."""
+
+    def join(name: str) -> Tensor:
+        return torch.cat([getattr(context, name) for context in contexts])
+
+    cache = stack([context.cache for context in contexts])
+    return Context(cache, join("position"), join("step"), join("span"), join("hidden"))
+
+
+@torch.inference_mode()
+def read_documents(
+    model: UnifiedModel, tokenizer: Tokenizer, documents: list[Document], room: int = 64
+) -> Context:
+    """Read documents up to where the assistant is to go on.
+
+    room  positions to allocate beyond the longest document
+    """
+    sequences = [layout(d, tokenizer, model.path, model.multiple, open_turn=True) for d in documents]
+    rows, width = len(sequences), max(map(len, sequences))
+    device = model.device
+
+    def padded(name: str, fill: int) -> Tensor:
+        first = getattr(sequences[0], name)
+        out = np.full((rows, width, *first.shape[1:]), fill, dtype=first.dtype)
+        for row, sequence in enumerate(sequences):
+            out[row, : len(sequence)] = getattr(sequence, name)
+        return torch.from_numpy(out).to(device)
+
+    document = torch.full((rows, width), PADDING, device=device)
+    for row, sequence in enumerate(sequences):
+        document[row, : len(sequence)] = 0
+    marks = Marks(document, padded("step", 0), padded("span", 0), padded("hidden", False))
+    latents = model.encode([picture for sequence in sequences for picture in sequence.pixels])
+    images, start = [], 0
+    for sequence in sequences:
+        images.append([(span.start, latents[start + span.image]) for span in sequence.images])
+        start += len(sequence.pixels)
+    cache = model.new_cache(rows, width + room)
+    hidden = model.read(cache, padded("ids", 0), padded("position", 0), marks, images)
+    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
+    return Context(
+        cache,
+        torch.tensor([s.next_position for s in sequences], device=device),
+        torch.tensor([s.next_step for s in sequences], device=device),
+        torch.tensor([int(s.span.max()) + 1 for s in sequences], device=device),
+        hidden[torch.arange(rows, device=device), lengths - 1],
+    )
+
+
+@torch.inference_mode()
+def read_tokens(model: UnifiedModel, context: Context, ids: Tensor, active: Tensor) -> None:
+    """Read one more text token (B,) into the rows that are `active` (B,) bool."""
+    zero = torch.zeros_like(context.step)
+    marks = Marks(
+        torch.where(active, zero, zero + PADDING)[:, None],
+        context.step[:, None],
+        context.span[:, None],
+        torch.zeros_like(active)[:, None],
+    )
+    position = context.position[:, None, None].expand(-1, 1, 3)
+    hidden = model.read(context.cache, ids[:, None], position, marks)[:, 0]
+    context.hidden = torch.where(active[:, None], hidden, context.hidden)
+    context.position = context.position + active
+    context.step = context.step + active
+
+
+@torch.inference_mode()
+def read_images(model: UnifiedModel, context: Context, latents: Tensor, grid: Grid, active: Tensor) -> None:
+    """Read one finished image (B, P, C) of `grid` into the rows that are `active`."""
+    rows, positions = latents.shape[:2]
+    position, marks = image_place(context, grid)
+    off = torch.full_like(marks.document, PADDING)
+    marks = Marks(torch.where(active[:, None], marks.document, off), marks.step, marks.span, marks.hidden)
+    ids = torch.zeros(rows, positions, dtype=torch.long, device=latents.device)
+    hidden = model.read(context.cache, ids, position, marks, [[(0, row)] for row in latents])
+    context.hidden = torch.where(active[:, None], hidden[:, -1], context.hidden)
+    context.position = context.position + max(grid) * active
+    context.step = context.step + active
+    context.span = context.span + 2 * active
+
+
+def image_place(context: Context, grid: Grid) -> tuple[Tensor, Marks]:
+    """RoPE positions (B, P, 3) and marks (B, P) of an image that comes next in every row."""
+    height, width = grid
+    device = context.position.device
+    row, column = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    offset = torch.stack([torch.zeros_like(row), row, column], dim=-1).flatten(0, 1)  # (P, 3)
+    position = context.position[:, None, None] + offset
+    flat = torch.zeros(context.rows, height * width, dtype=torch.long, device=device)
+    marks = Marks(flat, flat + context.step[:, None], flat + context.span[:, None] + 1, flat.bool())
+    return position, marks

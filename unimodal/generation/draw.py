@@ -1,0 +1,87 @@
+"""Drawing: from a context to finished pictures.
+
+The context is computed once.  Guidance needs the same picture under less condition: those null contexts
+are read by the same code from documents with the condition dropped, and all branches are rows of one
+batch, so a denoising step is one forward over the image's own positions.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from unimodal.data.document import Document, drop
+from unimodal.diffusion.guidance import Guidance, check_nulls
+from unimodal.generation.context import Context, image_place, read_documents, read_tokens, stack_contexts
+from unimodal.images.patches import from_tokens
+from unimodal.model.unified import UnifiedModel, to_pixels
+from unimodal.sequence.layout import Grid
+from unimodal.sequence.tokenizer import Tokenizer
+
+OnStep = Callable[[int, int], None]
+
+
+def noise_for(generators: list[torch.Generator], shape: tuple[int, ...], device) -> Tensor:
+    """Noise (B, *shape), every row from its own CPU generator, so that batch n equals n singles."""
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
+
+
+@torch.inference_mode()
+def draw(
+    model: UnifiedModel,
+    tokenizer: Tokenizer,
+    context: Context,
+    documents: list[Document],
+    grid: Grid,
+    generators: list[torch.Generator],
+    guidance: Guidance,
+    steps: int | None = None,
+    on_step: OnStep | None = None,
+) -> list[np.ndarray]:
+    """Draw the image that comes next in every row: uint8 (H, W, 3) pictures.
+
+    context    read up to and including `<|image_start|>`; left as it was
+    documents  what the rows have read, from which the null branches are made
+    grid       positions of the picture, the same for all rows
+    Raises UserError if the guidance needs a null that the model was not trained with.
+    """
+    has_image = any(not image.trained for document in documents for image in document.images)
+    branches = guidance.branches(has_image)
+    check_nulls(branches, model.config.drop.model_dump())
+    rows = context.rows
+    contexts = [context]
+    for kind in branches:
+        null = read_documents(model, tokenizer, [drop(document, kind) for document in documents])
+        start = torch.full((rows,), tokenizer.image_start, device=model.device)
+        read_tokens(model, null, start, torch.ones(rows, dtype=torch.bool, device=model.device))
+        contexts.append(null)
+    everything = stack_contexts(contexts) if branches else context
+    places = {True: (everything.cache, *image_place(everything, grid))}
+    if branches and guidance.interval != (0.0, 1.0):
+        places[False] = (context.cache, *image_place(context, grid))
+
+    def forward(embeds: Tensor, guided: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        guided = guided or False not in places
+        copies = len(contexts) if guided else 1
+        hidden = model.look(places[guided][0], embeds.repeat(copies, 1, 1), *places[guided][1:])
+        full, *nulls = hidden.chunk(copies)
+        return full, dict(zip(branches, nulls))
+
+    channels = model.codec.channels * model.config.patch_size**2
+    noise = noise_for(generators, (grid[0] * grid[1], channels), model.device)
+    latents = model.path.sample(forward, noise, steps, guidance, on_step)
+    cells = tuple(side * model.config.patch_size for side in grid)
+    pixels = model.codec.decode(from_tokens(latents, cells, model.config.patch_size))
+    return list(to_pixels(pixels))
+
+
+def grid_for(model: UnifiedModel, height: int, width: int) -> Grid:
+    """Positions of a picture of about height x width pixels: at least one, sides rounded."""
+    return tuple(max(1, round(side / model.multiple)) for side in (height, width))
+
+
+def flat_tokens(latents: Tensor) -> Tensor:
+    """(B, C, h, w) latents as (B, h w, C)."""
+    return rearrange(latents, "b c h w -> b (h w) c")

@@ -1,0 +1,1 @@
+"""The decoder and the unified model around it."""

@@ -1,0 +1,105 @@
+"""What a saved model says of itself: `config.json`.
+
+Names follow Hugging Face's Llama and Qwen configurations where they exist.
+"""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unimodal.errors import UserError
+
+
+class Strict(BaseModel):
+    """A section in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class DropTable(Strict):
+    """Probability with which training takes a condition out of a document with a drawn image."""
+
+    text: float = Field(0.1, ge=0, le=1)
+    image: float = Field(0.05, ge=0, le=1)
+    both: float = Field(0.05, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _sums(self) -> "DropTable":
+        if self.text + self.image + self.both > 1:
+            raise ValueError("text, image and both are exclusive: their sum must be at most 1")
+        return self
+
+
+class Sampling(Strict):
+    """How a picture is drawn when the caller does not say."""
+
+    steps: int = Field(24, ge=1)
+    guidance: float = Field(2.0, ge=0)
+    image_guidance: float = Field(1.0, ge=0)
+    shift: float = Field(1.0, gt=0)
+    solver: Literal["euler", "heun"] = "euler"
+
+
+class Times(Strict):
+    """Where training puts its noise levels: logit-normal, then shifted (Esser et al. 2024, eq. 19 and 23)."""
+
+    mean: float = 0.0
+    std: float = Field(1.0, gt=0)
+    shift: float = Field(1.0, gt=0)
+
+
+class ModelConfig(Strict):
+    """Shape of the decoder, its image path, and the nulls it was trained with."""
+
+    model_type: Literal["unimodal"] = "unimodal"
+    vocab_size: int = 2048
+    hidden_size: int = 256
+    intermediate_size: int = 704
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 4
+    head_dim: int = 64
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    qk_norm: bool = True
+    attention_bias: bool = False
+    tie_word_embeddings: bool = True
+    experts: Literal["shared", "mot"] = "shared"
+    path: Literal["flow"] = "flow"
+    patch_size: int = Field(1, ge=1)
+    image_size: int = 64
+    times: Times = Times()
+    sampling: Sampling = Sampling()
+    drop: DropTable = DropTable()
+    null: Literal["removed"] = "removed"  # what stands in the place of a dropped condition: nothing
+
+    @model_validator(mode="after")
+    def _shapes(self) -> "ModelConfig":
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
+                f"num_key_value_heads ({self.num_key_value_heads})"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim ({self.head_dim}) must be even for rotary positions")
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json`."""
+        (folder / "config.json").write_text(self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "ModelConfig":
+        """Read `config.json`; UserError if it is missing or does not fit this version."""
+        file = folder / "config.json"
+        if not file.is_file():
+            raise UserError(
+                f"{folder} is not a model folder: it has no config.json. Give a folder that "
+                "`unimodal train` wrote, or the name of a shipped model."
+            )
+        try:
+            return cls.model_validate(json.loads(file.read_text()))
+        except (ValidationError, json.JSONDecodeError) as error:
+            raise UserError(f"{file} does not describe a unimodal model: {error}") from error

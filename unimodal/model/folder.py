@@ -1,0 +1,91 @@
+"""Saved models: a Hugging Face style folder, complete in itself.
+
+    config.json  model.safetensors (sharded when large)  tokenizer.json  tokenizer_config.json  codec/
+
+Only safetensors are read; nothing is unpickled and no code is run from a folder.
+"""
+
+from pathlib import Path
+
+import torch
+
+from unimodal.errors import UserError, nearest
+from unimodal.images.codec import load_codec
+from unimodal.model.config import ModelConfig
+from unimodal.model.unified import UnifiedModel
+from unimodal.sequence.tokenizer import Tokenizer
+
+SHIPPED = Path(__file__).parents[1] / "shipped"
+
+
+def save_model(
+    folder: Path, model: UnifiedModel, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a complete model folder; weights are stored as `dtype` and read back as float32."""
+    from huggingface_hub import save_torch_state_dict
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save(folder)
+    tokenizer.save(folder)
+    model.codec.save(folder / "codec")
+    weights = {
+        name: value.detach().to("cpu", dtype)
+        for name, value in model.state_dict().items()
+        if not name.startswith("codec.")
+    }
+    save_torch_state_dict(weights, folder)
+
+
+def load_model(folder: Path) -> tuple[UnifiedModel, Tokenizer]:
+    """Read what `save_model` wrote, in float32 on the CPU, ready for inference.
+
+    Raises UserError if the folder is not a model, misses a part, or its weights do not fit its config.
+    """
+    from huggingface_hub import load_torch_model
+
+    config = ModelConfig.load(folder)
+    tokenizer = Tokenizer.load(folder)
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, but config.json says vocab_size = "
+            f"{config.vocab_size}; the two are not of one model. Use the tokenizer saved with the model."
+        )
+    codec = load_codec(folder / "codec")
+    model = UnifiedModel(config, codec)
+    model.codec = None  # its weights are in its own folder
+    try:
+        load_torch_model(model, folder, strict=True)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(
+            f"the weights in {folder} do not fit its config.json or are damaged: {error}. Expected the "
+            "model.safetensors that was saved with this config.json."
+        ) from error
+    model.codec = codec.requires_grad_(False)
+    return model.eval(), tokenizer
+
+
+def find_model(name: str) -> Path:
+    """Folder of a model: a folder, the name of a shipped model, or a Hugging Face hub id.
+
+    Raises UserError naming what is known if it is none of these.
+    """
+    shipped = sorted(p.name for p in SHIPPED.iterdir() if p.is_dir()) if SHIPPED.is_dir() else []
+    if Path(name).is_dir():
+        return Path(name)
+    if name in shipped:
+        return SHIPPED / name
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        patterns = ["*.json", "*.safetensors", "*.jinja", "*.md"]
+        try:
+            return Path(snapshot_download(name, allow_patterns=patterns))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise UserError(
+                f"{name!r} is no folder here, and could not be fetched from the hub: {error}"
+            ) from error
+    raise UserError(
+        f"no model {name!r}{nearest(name, shipped)}: expected a folder that `unimodal train` wrote, a "
+        f"shipped model ({', '.join(shipped) or 'none'}), or a hub id such as owner/name."
+    )

@@ -1,0 +1,28 @@
+"""Rotary positions with three axes: order, row, column.
+
+Frequencies are dealt to the axes in turn, so every axis gets high and low ones.  Where the three
+coordinates are equal (text) this is ordinary RoPE (Su et al. 2021) in the half-split layout of Llama and
+Qwen, so a pretrained 1-D model keeps its behaviour exactly.  The idea is Qwen2-VL's M-RoPE (2024).
+"""
+
+import torch
+from torch import Tensor
+
+
+def inverse_frequencies(head_dim: int, theta: float) -> Tensor:
+    """theta^(-2i/H) for i < H/2: (H/2,)."""
+    return theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+
+
+def rotation(position: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (B, T, 1, H/2) for positions (B, T, 3)."""
+    axis = torch.arange(len(frequencies), device=position.device) % 3
+    angle = position[..., axis].float() * frequencies  # (B, T, H/2)
+    return angle.cos()[:, :, None], angle.sin()[:, :, None]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x[i], x[i + H/2]) of (B, T, N, H) by its angle."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

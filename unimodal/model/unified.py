@@ -1,0 +1,211 @@
+"""The unified model: one decoder, a text head, an image path, and a codec.
+
+Text and images meet as embeddings in one sequence.  `losses` is the whole of training; `prefill` and
+`forward_images` are the whole of inference, over the same `embed`.
+
+Legend: T positions of a pack, P image positions, C latent numbers a position, D width, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, embedding, linear
+
+from unimodal.attention.door import make_plan
+from unimodal.errors import UserError
+from unimodal.images.codec import Codec
+from unimodal.images.patches import to_tokens
+from unimodal.model.cache import KVCache
+from unimodal.model.config import ModelConfig
+from unimodal.model.decoder import Decoder
+from unimodal.paths import PATHS
+from unimodal.sequence.layout import NO_LABEL, ImageSpan
+from unimodal.sequence.mask import PADDING, Marks
+from unimodal.sequence.pack import Pack
+
+
+@dataclass(slots=True)
+class PackLosses:
+    """Sums over one pack, to be divided by the counts of the whole optimizer step.
+
+    text, image  summed loss; cross-entropy in nats per token, path loss per image position
+    image_each   (I,) mean loss of every drawn image
+    times        (I,) its noise level
+    """
+
+    text: Tensor
+    image: Tensor
+    image_each: Tensor
+    times: Tensor
+
+
+class UnifiedModel(nn.Module):
+    """See the module's docstring.  The codec is part of the model; it is frozen unless told otherwise."""
+
+    def __init__(self, config: ModelConfig, codec: Codec):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.decoder = Decoder(config)
+        self.lm_head = None
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.path = PATHS[config.path](config, codec.channels * config.patch_size**2)
+        self.apply(self._initialise)
+        self.path.reset_parameters()
+        self.codec = codec
+
+    def _initialise(self, module: nn.Module) -> None:
+        """Normal with std 0.02, as Llama and Qwen; residual outputs are scaled down by depth (GPT-2)."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for name, layer in module.named_children():
+            if name in ("o_proj", "down_proj"):
+                nn.init.normal_(layer.weight, std=0.02 / (2 * self.config.num_hidden_layers) ** 0.5)
+
+    @property
+    def multiple(self) -> int:
+        """Pixels per image position along a side."""
+        return self.codec.stride * self.config.patch_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embed_tokens.weight.device
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute each layer in the backward pass instead of keeping its activations."""
+        self.decoder.gradient_checkpointing = True
+
+    # ---- images in ----------------------------------------------------------------------------
+
+    def encode(self, pixels: list[np.ndarray]) -> list[Tensor]:
+        """Latents (P, C) of each uint8 (H, W, 3) picture; pictures of one size are encoded together."""
+        out: list[Tensor | None] = [None] * len(pixels)
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for number, picture in enumerate(pixels):
+            sizes.setdefault(picture.shape, []).append(number)
+        for numbers in sizes.values():
+            batch = to_signal(np.stack([pixels[n] for n in numbers]), self.device)
+            tokens = to_tokens(self.codec.encode(batch).float(), self.config.patch_size)
+            for n, token in zip(numbers, tokens):
+                out[n] = token
+        return out
+
+    def _spans(self, latents: list[Tensor], spans: list[ImageSpan]) -> tuple[Tensor, Tensor, Tensor]:
+        """Flat latents (P, C), owner (P,) and pack position (P,) of image spans."""
+        index = [torch.arange(s.start, s.start + s.length) for s in spans]
+        owner = torch.repeat_interleave(torch.arange(len(spans)), torch.tensor([s.length for s in spans]))
+        flat = torch.cat([latents[s.image] for s in spans])
+        return flat, owner.to(self.device), torch.cat(index).to(self.device)
+
+    # ---- training -----------------------------------------------------------------------------
+
+    def forward(self, pack: Pack, generator: torch.Generator) -> PackLosses:
+        """Losses of one pack (see PackLosses); all noise comes from `generator`."""
+        pack = pack.to(self.device)
+        embeds = self.embed_tokens(pack.ids)[0]  # (T, D)
+        is_image = torch.zeros(pack.budget, dtype=torch.bool, device=self.device)
+        with torch.no_grad():
+            latents = self.encode(pack.pixels)
+        clean = [span for span in pack.images if span.kind == "clean"]
+        drawn = [span for span in pack.images if span.kind == "target"]
+        if clean:
+            flat, _, at = self._spans(latents, clean)
+            embeds = embeds.index_copy(0, at, self.path.embed_clean(flat).to(embeds.dtype))
+            is_image[at] = True
+        if drawn:
+            flat, owner, target_at = self._spans(latents, drawn)
+            seen = self.path.corrupt(flat, owner, len(drawn), generator)
+            inputs = self.path.embed(seen.inputs, seen.times, owner)
+            embeds = embeds.index_copy(0, target_at, inputs.to(embeds.dtype))
+            is_image[target_at] = True
+        plan = make_plan(pack.marks, half=torch.is_autocast_enabled(self.device.type))
+        hidden = self.decoder(embeds[None], pack.position, plan, is_image[None])[0]  # (T, D)
+
+        labels = pack.labels[0]
+        trained = labels != NO_LABEL
+        logits = self.logits(hidden[trained])
+        text = cross_entropy(logits.float(), labels[trained], reduction="sum")
+        zero = text.new_zeros(0)
+        if not drawn:
+            return PackLosses(text, self._untouched() + text.new_zeros(()), zero, zero)
+        each = self.path.loss(hidden[target_at], seen)  # (P,)
+        mean = torch.zeros(len(drawn), device=each.device).index_reduce(
+            0, owner, each.detach(), "mean", include_self=False
+        )
+        return PackLosses(text, each.sum(), mean, seen.times)
+
+    def _untouched(self) -> Tensor:
+        """Zero that touches the path's weights, so that ranks without images join the all-reduce."""
+        return sum(p.sum() for p in self.path.parameters() if p.requires_grad) * 0.0
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) to (..., V)."""
+        return linear(hidden, self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)
+
+    # ---- inference ----------------------------------------------------------------------------
+
+    def new_cache(self, rows: int, room: int) -> KVCache:
+        """An empty cache for `rows` conversations of up to `room` positions (it grows when needed)."""
+        config = self.config
+        like = self.embed_tokens.weight
+        return KVCache.empty(
+            config.num_hidden_layers, rows, room, config.num_key_value_heads, config.head_dim, like
+        )
+
+    def read(
+        self,
+        cache: KVCache,
+        ids: Tensor,
+        position: Tensor,
+        marks: Marks,
+        images: list[list[tuple[int, Tensor]]] | None = None,
+    ) -> Tensor:
+        """Read a ragged batch into the cache and commit it: hidden states (B, T, D).
+
+        ids, position, marks  (B, T), (B, T, 3), (B, T); padding (document PADDING) only at row ends
+        images                for each row, (first position, latents (P, C)) of its finished images
+        """
+        embeds = embedding(ids, self.embed_tokens.weight)
+        is_image = torch.zeros(ids.shape, dtype=torch.bool, device=ids.device)
+        for row, spans in enumerate(images or []):
+            for start, latents in spans:
+                embeds[row, start : start + len(latents)] = self.path.embed_clean(latents).to(embeds.dtype)
+                is_image[row, start : start + len(latents)] = True
+        hidden = self._cached(cache, embeds, position, marks, is_image)
+        cache.commit((marks.document != PADDING).sum(1))
+        return hidden
+
+    def look(self, cache: KVCache, embeds: Tensor, position: Tensor, marks: Marks) -> Tensor:
+        """Hidden states (B, P, D) of image embeddings over the cache, which is left as it was."""
+        is_image = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        return self._cached(cache, embeds, position, marks, is_image)
+
+    def _cached(
+        self, cache: KVCache, embeds: Tensor, position: Tensor, marks: Marks, is_image: Tensor
+    ) -> Tensor:
+        row, slot, keys = cache.place(marks)
+        plan = make_plan(marks, keys, half=embeds.dtype in (torch.bfloat16, torch.float16))
+        return self.decoder(embeds, position, plan, is_image, (row, slot), cache)
+
+
+def to_signal(pixels: np.ndarray, device) -> Tensor:
+    """uint8 (B, H, W, 3) to float (B, 3, H, W) in [-1, 1]."""
+    tensor = rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").to(device)
+    return tensor.float() / 127.5 - 1
+
+
+def to_pixels(signal: Tensor) -> np.ndarray:
+    """Float (B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3)."""
+    if not torch.isfinite(signal).all():
+        raise UserError(
+            "the decoded picture holds values that are not finite; the weights or the codec are broken"
+        )
+    pixels = ((signal.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return rearrange(pixels, "b c h w -> b h w c").cpu().numpy()

@@ -1,0 +1,126 @@
+"""Flow matching on whole-image latents inside the transformer.
+
+The noised image is one hidden span whose positions see each other and everything before; the model says
+its velocity (Transfusion, Zhou et al. 2024; with flow matching as in BAGEL and Show-o2).  The noise
+level is added to the embeddings and modulates the output head (adaLN, Peebles and Xie 2023).
+"""
+
+import math
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from unimodal.diffusion.guidance import Guidance, combine
+from unimodal.diffusion.process import FLOW, velocity, x0_from_velocity
+from unimodal.diffusion.solvers import SOLVERS, OnStep
+from unimodal.diffusion.times import grid as time_grid
+from unimodal.diffusion.times import logit_normal
+from unimodal.model.config import ModelConfig
+from unimodal.paths.path import Corrupted, Forward
+from unimodal.sequence.layout import Grid, TargetLayout
+
+TIME_WIDTH = 256
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the noise level through a two-layer MLP: (I,) to (I, D)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear_in = nn.Linear(TIME_WIDTH, width)
+        self.linear_out = nn.Linear(width, width)
+
+    def forward(self, times: Tensor) -> Tensor:
+        """Levels in [0, 1] are spread over 1,000, the range such sinusoids are made for."""
+        half = TIME_WIDTH // 2
+        rates = torch.exp(-math.log(10_000) * torch.arange(half, device=times.device) / half)
+        angles = 1000 * times.float()[:, None] * rates
+        return self.linear_out(silu(self.linear_in(torch.cat([angles.cos(), angles.sin()], dim=-1))))
+
+
+class FlowPath(nn.Module):
+    """See `unimodal.paths.path`.  C = latent channels x patch^2 per position, D = model width."""
+
+    def __init__(self, config: ModelConfig, channels: int):
+        super().__init__()
+        self.times, self.sampling = config.times, config.sampling
+        width = config.hidden_size
+        self.channels = channels
+        self.latent_in = nn.Linear(channels, width)
+        self.time_in = TimeEmbedding(width)
+        self.head_norm = nn.LayerNorm(width, eps=config.rms_norm_eps, elementwise_affine=False)
+        self.head_modulation = nn.Linear(width, 2 * width)
+        self.head = nn.Linear(width, channels)
+
+    def reset_parameters(self) -> None:
+        """Start with a head that says zero: the mean of eps - x0, for normalised latents."""
+        for layer in (self.head_modulation, self.head):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def target_layout(self, grid: Grid) -> TargetLayout:
+        """One step for the whole image, hidden: later positions look at the clean copy."""
+        return TargetLayout(np.zeros(grid[0] * grid[1], dtype=np.int64), hidden=True)
+
+    def corrupt(self, latents: Tensor, owner: Tensor, images: int, generator: torch.Generator) -> Corrupted:
+        """One noise level an image; the model sees x_t and must say eps - x0."""
+        t = logit_normal(images, generator, self.times.mean, self.times.std, self.times.shift)
+        eps = torch.randn(latents.shape, generator=generator, device=generator.device)
+        t, eps = t.to(latents.device), eps.to(latents)
+        return Corrupted(
+            inputs=FLOW.noised(latents, eps, t[owner][:, None]),
+            target=velocity(latents, eps),
+            owner=owner,
+            times=t,
+        )
+
+    def embed(self, inputs: Tensor, times: Tensor, owner: Tensor) -> Tensor:
+        """Project latents and add the embedded noise level of their image."""
+        return self.latent_in(inputs) + self.time_in(times)[owner]
+
+    def embed_clean(self, latents: Tensor) -> Tensor:
+        """A finished image is read at noise level 0."""
+        return self.latent_in(latents) + self.time_in(latents.new_zeros(1))
+
+    def velocity(self, hidden: Tensor, times: Tensor, owner: Tensor) -> Tensor:
+        """Predicted velocity (P, C) from hidden states (P, D)."""
+        scale, shift = self.head_modulation(silu(self.time_in(times))).chunk(2, dim=-1)
+        return self.head(self.head_norm(hidden) * (1 + scale[owner]) + shift[owner])
+
+    def loss(self, hidden: Tensor, corrupted: Corrupted) -> Tensor:
+        """Squared error of the velocity, mean over channels: (P,)."""
+        said = self.velocity(hidden, corrupted.times, corrupted.owner)
+        return (said.float() - corrupted.target).square().mean(-1)
+
+    def sample(
+        self,
+        forward: Forward,
+        noise: Tensor,
+        steps: int | None = None,
+        guidance: Guidance | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Solve from noise (B, P, C) to latents; branches are combined in velocity."""
+        guidance = guidance or Guidance(self.sampling.guidance, self.sampling.image_guidance)
+        batch, positions, _ = noise.shape
+        owner = repeat(torch.arange(batch, device=noise.device), "b -> (b p)", p=positions)
+
+        def predict_x0(x: Tensor, t: Tensor) -> Tensor:
+            times = t.to(x).expand(batch)
+            embeds = rearrange(
+                self.embed(rearrange(x, "b p c -> (b p) c"), times, owner), "(b p) d -> b p d", b=batch
+            )
+            full, nulls = forward(embeds, guidance.applies(float(t)))
+
+            def say(hidden: Tensor) -> Tensor:
+                flat = self.velocity(rearrange(hidden, "b p d -> (b p) d"), times, owner)
+                return rearrange(flat, "(b p) c -> b p c", b=batch).float()
+
+            v = combine(say(full), {kind: say(hidden) for kind, hidden in nulls.items()}, guidance)
+            return x0_from_velocity(x, v, t.to(x))
+
+        times = time_grid(steps or self.sampling.steps, self.sampling.shift)
+        return SOLVERS[self.sampling.solver](predict_x0, noise, times, FLOW, on_step)

@@ -1,0 +1,1 @@
+"""Sequences: tokenizer, mask rule, layout, packing."""

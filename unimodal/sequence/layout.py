@@ -1,0 +1,239 @@
+"""Layout: a document becomes one sequence of positions.
+
+The single place where a document is turned into token ids, labels, marks and RoPE positions.  Training,
+generation, chat and evaluation all call `layout`; the only difference at inference is `open_turn`, which
+ends the sequence where the assistant is to begin.
+
+    <|im_start|>user\\n a red circle <|im_end|>\\n
+    <|im_start|>assistant\\n <|image_start|> [noised] [clean] <|image_end|> <|im_end|>\\n
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from unimodal.data.document import Document, Image, Text
+from unimodal.errors import UserError
+from unimodal.sequence.tokenizer import Tokenizer
+
+NO_LABEL = -100
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetLayout:
+    """How a path lays out an image that is to be drawn.
+
+    steps   (P,) when each position is written, counted from 0
+    hidden  whether only the image itself may look at these positions
+    clean   whether a clean copy must follow, for what comes later to look at
+    """
+
+    steps: np.ndarray
+    hidden: bool
+    clean: bool = True
+
+
+class TargetRule(Protocol):
+    """The layout question a path answers (see `unimodal.paths`)."""
+
+    def target_layout(self, grid: Grid) -> TargetLayout:
+        """Lay out a target image of `grid` = (rows, columns) positions."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpan:
+    """Where a copy of an image stands in a sequence.
+
+    start   first position
+    grid    (rows, columns) of positions; rows * columns positions in all
+    image   index into the sequence's `pixels`
+    kind    `clean`: the finished image is read; `target`: the path draws it
+    """
+
+    start: int
+    grid: Grid
+    image: int
+    kind: Literal["clean", "target"]
+
+    @property
+    def length(self) -> int:
+        """Number of positions."""
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass(slots=True)
+class Sequence:
+    """One document laid out on T positions (numpy; `pack` makes tensors of it).
+
+    ids, labels, step, span  (T,) integers; labels[i] is what position i must predict, or NO_LABEL
+    hidden                   (T,) bool
+    position                 (T, 3) order, row, column
+    images, pixels           image spans, and the uint8 (H, W, 3) pictures they index
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    step: np.ndarray
+    span: np.ndarray
+    hidden: np.ndarray
+    position: np.ndarray
+    images: list[ImageSpan]
+    pixels: list[np.ndarray]
+    id: str = ""
+    next_position: int = 0
+    next_step: int = 0
+
+    def __len__(self) -> int:
+        """Number of positions."""
+        return len(self.ids)
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Appends text and images, keeping count of positions, steps and spans."""
+
+    pad: int
+    ids: list[int] = field(default_factory=list)
+    trained: list[bool] = field(default_factory=list)
+    step: list[int] = field(default_factory=list)
+    span: list[int] = field(default_factory=list)
+    hidden: list[bool] = field(default_factory=list)
+    position: list[tuple[int, int, int]] = field(default_factory=list)
+    images: list[ImageSpan] = field(default_factory=list)
+    next_position: int = 0
+    next_step: int = 0
+    next_span: int = 0
+
+    def text(self, ids: list[int], trained: bool = False) -> None:
+        """Each token is a step of its own; `trained` ones are predicted by the position before them."""
+        count = len(ids)
+        self.ids += ids
+        self.trained += [trained] * count
+        self.step += range(self.next_step, self.next_step + count)
+        self.span += [self.next_span] * count
+        self.hidden += [False] * count
+        self.position += [(p, p, p) for p in range(self.next_position, self.next_position + count)]
+        self.next_step += count
+        self.next_position += count
+
+    def image(self, grid: Grid, image: int, kind: Literal["clean", "target"], target: TargetLayout) -> None:
+        """One copy of an image; `position` does not advance until `leave_image`."""
+        rows, columns = grid
+        count = rows * columns
+        self.images.append(ImageSpan(len(self.ids), grid, image, kind))
+        self.next_span += 1
+        steps = target.steps.tolist()
+        start = self.next_position
+        self.ids += [self.pad] * count
+        self.trained += [False] * count
+        self.step += [self.next_step + step for step in steps]
+        self.span += [self.next_span] * count
+        self.hidden += [target.hidden] * count
+        self.position += [(start, start + r, start + c) for r in range(rows) for c in range(columns)]
+        self.next_step += max(steps) + 1
+        self.next_span += 1
+
+    def leave_image(self, grid: Grid) -> None:
+        """Text goes on after the larger side, so no position is used twice along any axis."""
+        self.next_position += max(grid)
+
+    def labels(self) -> np.ndarray:
+        """A trained token is the label of the position before it, if that position is text."""
+        ids, trained = np.array(self.ids), np.array(self.trained, dtype=bool)
+        labels = np.full(len(ids), NO_LABEL)
+        labels[:-1][trained[1:]] = ids[1:][trained[1:]]
+        return labels
+
+
+def clean_layout(grid: Grid) -> TargetLayout:
+    """A finished image: all positions at once, visible to everything after it."""
+    return TargetLayout(np.zeros(grid[0] * grid[1], dtype=np.int64), hidden=False)
+
+
+def grid_of(image: Image, multiple: int, where: str) -> Grid:
+    """Rows and columns of positions for a picture whose sides are multiples of `multiple` pixels."""
+    height, width = image.pixels.shape[:2]
+    if height % multiple or width % multiple or not height or not width:
+        raise UserError(
+            f"{where}: a picture of {width}x{height} pixels cannot be laid out: both sides must be "
+            f"multiples of {multiple}. Resize it first (unimodal.data.pictures.fit does)."
+        )
+    return height // multiple, width // multiple
+
+
+def layout(
+    document: Document, tokenizer: Tokenizer, path: TargetRule, multiple: int, open_turn: bool = False
+) -> Sequence:
+    """Lay a document out as one sequence.
+
+    path       decides how a drawn image is written; a read image is always one clean span
+    multiple   pixels per position along a side (codec stride x patch)
+    open_turn  for inference: every image is read as finished, and the sequence ends where the assistant
+               is to go on (after `<|im_start|>assistant\\n`, or inside the last turn if it is the
+               assistant's)
+
+    Raises UserError for a picture whose sides are not multiples of `multiple`.
+    """
+    writer = _Writer(tokenizer.pad)
+    last = None if open_turn else _last_trained(document)
+    images = 0
+    for number, turn in enumerate(document.turns):
+        plain = turn.role is None
+        writer.text(
+            [tokenizer.endoftext] if plain else [tokenizer.im_start, *tokenizer.encode(f"{turn.role}\n")]
+        )
+        for index, part in enumerate(turn.parts):
+            if isinstance(part, Text):
+                writer.text(tokenizer.encode(part.text), part.trained)
+                continue
+            grid = grid_of(part, multiple, document.id)
+            drawn = part.trained and not open_turn
+            writer.text([tokenizer.image_start], trained=drawn)
+            target = path.target_layout(grid) if drawn else None
+            if target:
+                writer.image(grid, images, "target", target)
+            if drawn and last == (number, index):
+                # Nothing that follows is trained, so nothing needs the clean copy or the end marks.
+                return _finish(writer, document)
+            if not target or target.clean:
+                writer.image(grid, images, "clean", clean_layout(grid))
+            writer.leave_image(grid)
+            writer.text([tokenizer.image_end])
+            images += 1
+        if open_turn and number == len(document.turns) - 1 and turn.role in (None, "assistant"):
+            return _finish(writer, document)
+        ends = turn.role == "assistant" and any(p.trained for p in turn.parts)
+        if plain:
+            writer.text([tokenizer.endoftext], trained=any(p.trained for p in turn.parts))
+        else:
+            writer.text([tokenizer.im_end], trained=ends)
+            writer.text(tokenizer.encode("\n"))
+    if open_turn:
+        writer.text([tokenizer.im_start, *tokenizer.encode("assistant\n")])
+    return _finish(writer, document)
+
+
+def _last_trained(document: Document) -> tuple[int, int] | None:
+    """Turn and part number of the last trained part of the document."""
+    marks = [(n, i) for n, turn in enumerate(document.turns) for i, p in enumerate(turn.parts) if p.trained]
+    return marks[-1] if marks else None
+
+
+def _finish(writer: _Writer, document: Document) -> Sequence:
+    seen = 1 + max((span.image for span in writer.images), default=-1)
+    return Sequence(
+        ids=np.array(writer.ids, dtype=np.int64),
+        labels=writer.labels(),
+        step=np.array(writer.step, dtype=np.int64),
+        span=np.array(writer.span, dtype=np.int64),
+        hidden=np.array(writer.hidden, dtype=bool),
+        position=np.array(writer.position, dtype=np.int64).reshape(-1, 3),
+        images=writer.images,
+        pixels=[image.pixels for image in document.images][:seen],
+        id=document.id,
+        next_position=writer.next_position,
+        next_step=writer.next_step,
+    )

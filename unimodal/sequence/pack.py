@@ -1,0 +1,151 @@
+"""Pack: many sequences side by side in one fixed token budget.
+
+Documents are never split, so an image is never cut.  The packer looks a window ahead and places long
+sequences first (best fit), which fills packs to more than 95 %.  What it holds back is described by row
+numbers alone, so a checkpoint can continue the stream exactly.
+"""
+
+import bisect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unimodal.errors import UserError
+from unimodal.sequence.layout import NO_LABEL, ImageSpan, Sequence
+from unimodal.sequence.mask import PADDING, Marks
+
+
+@dataclass(slots=True)
+class Pack:
+    """Sequences in one row of T = `budget` positions (padding at the end).
+
+    ids, labels  (1, T)
+    marks        Marks of (1, T)
+    position     (1, T, 3)
+    images       spans with `start` in this pack and `image` into `pixels`
+    documents    document number of every entry of `pixels`
+    sample_ids   id of every document
+    lengths      positions of every document
+    state        what a Packer needs to go on right after this pack
+    """
+
+    ids: Tensor
+    labels: Tensor
+    marks: Marks
+    position: Tensor
+    images: list[ImageSpan]
+    pixels: list[np.ndarray]
+    sample_ids: list[str]
+    lengths: list[int]
+    state: dict
+
+    @property
+    def tokens(self) -> int:
+        """Used positions."""
+        return sum(self.lengths)
+
+    @property
+    def budget(self) -> int:
+        """All positions, padding included."""
+        return self.ids.shape[1]
+
+    def to(self, device) -> "Pack":
+        """Move the tensors to a device."""
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            labels=self.labels.to(device),
+            marks=self.marks.to(device),
+            position=self.position.to(device),
+        )
+
+
+def pack_sequences(sequences: list[Sequence], budget: int | None = None, state: dict | None = None) -> Pack:
+    """Put sequences side by side.  `budget` None means exactly as long as they are."""
+    lengths = [len(s) for s in sequences]
+    used = sum(lengths)
+    budget = used if budget is None else budget
+    if used > budget:
+        raise UserError(f"{used} positions do not fit a budget of {budget}; raise data.tokens or pack fewer.")
+    pad = budget - used
+
+    def row(name: str, fill: int) -> Tensor:
+        joined = np.concatenate([getattr(s, name) for s in sequences])
+        width = ((0, pad),) + ((0, 0),) * (joined.ndim - 1)
+        return torch.from_numpy(np.pad(joined, width, constant_values=fill))[None]
+
+    document = np.repeat(np.arange(len(sequences)), lengths)
+    document = torch.from_numpy(np.pad(document, (0, pad), constant_values=PADDING))[None]
+    images, pixels = [], []
+    for start, sequence in zip(np.cumsum([0, *lengths[:-1]]).tolist(), sequences):
+        for span in sequence.images:
+            images.append(replace(span, start=span.start + start, image=span.image + len(pixels)))
+        pixels += sequence.pixels
+    return Pack(
+        ids=row("ids", 0),
+        labels=row("labels", NO_LABEL),
+        marks=Marks(document, row("step", 0), row("span", 0), row("hidden", False)),
+        position=row("position", 0),
+        images=images,
+        pixels=pixels,
+        sample_ids=[s.id for s in sequences],
+        lengths=lengths,
+        state=state or {},
+    )
+
+
+class Packer:
+    """Endless stream of packs from numbered rows.
+
+    make(i)  lays out row i; called for `first`, `first + stride`, ... in order
+    window   how many sequences to look ahead
+    state    continue after the pack that carried it
+
+    Raises UserError for a sequence longer than the budget, naming its row.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Sequence],
+        budget: int,
+        window: int = 64,
+        first: int = 0,
+        stride: int = 1,
+        state: dict | None = None,
+    ):
+        self.make, self.budget, self.window, self.stride = make, budget, window, stride
+        self.next_row = state["next_row"] if state else first
+        self.waiting: list[tuple[int, int, Sequence]] = []  # (length, row, sequence), ascending
+        for row in state["waiting"] if state else ():
+            self._add(row)
+
+    def __iter__(self) -> Iterator[Pack]:
+        while True:
+            yield self.next_pack()
+
+    def next_pack(self) -> Pack:
+        """Fill one pack: the oldest row first, so that none waits forever, then the longest that fit."""
+        while sum(length for length, _, _ in self.waiting) < self.budget or len(self.waiting) < self.window:
+            self._add(self.next_row)
+            self.next_row += self.stride
+        oldest = min(range(len(self.waiting)), key=lambda i: self.waiting[i][1])
+        chosen = [self.waiting.pop(oldest)]
+        room = self.budget - chosen[0][0]
+        while self.waiting and (fit := bisect.bisect_right(self.waiting, room, key=lambda w: w[0])):
+            chosen.append(self.waiting.pop(fit - 1))
+            room -= chosen[-1][0]
+        chosen.sort(key=lambda w: w[1])
+        state = {"next_row": self.next_row, "waiting": sorted(row for _, row, _ in self.waiting)}
+        return pack_sequences([sequence for _, _, sequence in chosen], self.budget, state)
+
+    def _add(self, row: int) -> None:
+        sequence = self.make(row)
+        if len(sequence) > self.budget:
+            raise UserError(
+                f"{sequence.id}: {len(sequence)} positions do not fit the budget of {self.budget}. An image "
+                "is never cut: raise data.tokens, use smaller pictures, or split the document."
+            )
+        bisect.insort(self.waiting, (len(sequence), row, sequence), key=lambda w: (w[0], w[1]))

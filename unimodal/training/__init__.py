@@ -1,0 +1,1 @@
+"""Training: one recipe, one loop, one checkpoint format for every kind of model."""

@@ -1,0 +1,204 @@
+"""The training loop: one for every trainee.
+
+A step draws all its micro-batches first, so that every loss is divided by what the whole step counts,
+over micro-steps and processes; how the step is cut into micro-batches then changes nothing.  All noise
+of a step is seeded by its number, so a checkpoint needs no random state and a resumed run repeats it.
+"""
+
+import math
+from contextlib import nullcontext
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object, reduce
+
+from unimodal.errors import UserError
+from unimodal.training.checkpoint import checkpoint_path, complete_checkpoints
+from unimodal.training.config import Recipe, changes
+from unimodal.training.log import Log
+from unimodal.training.optimizers import trained
+from unimodal.training.run import Run
+from unimodal.training.signals import StopRequest
+from unimodal.training.tally import Tally, merge_bins
+from unimodal.training.throughput import Meter, memory_gb
+from unimodal.training.trainee import Batch, Losses
+
+
+def _noise_seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _summed(values: list[float], accelerator: Accelerator) -> list[float]:
+    """Each number summed over all processes."""
+    if accelerator.num_processes == 1:
+        return values
+    return reduce(torch.tensor(values, dtype=torch.float64, device=accelerator.device), "sum").tolist()
+
+
+def _total_counts(run: Run, batches: list[Batch]) -> dict[str, float]:
+    counts = [run.trainee.count(batch) for batch in batches]
+    names = sorted(counts[0])
+    mine = [float(sum(count[name] for count in counts)) for name in names]
+    return dict(zip(names, _summed(mine, run.accelerator)))
+
+
+def _stop_unless_finite(run: Run, finite: bool, losses: list[Losses], batches: list[Batch]) -> None:
+    """Raise a UserError that names the samples if the step's loss or gradient is not a number."""
+    if finite:
+        return
+    everyone = list(chain.from_iterable(batch.ids for batch in batches))
+    bad = [
+        batch.ids
+        for batch, loss in zip(batches, losses)
+        if not all(math.isfinite(value.item()) for value in loss.sums.values())
+    ]
+    with_bad_loss = gather_object(list(chain.from_iterable(bad)))
+    ids = with_bad_loss or gather_object(everyone)
+    kept = complete_checkpoints(run.recipe.output.dir)
+    last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint before it"
+    raise UserError(
+        f"The {'loss' if with_bad_loss else 'gradient'} of step {run.step + 1} is not finite; the weights "
+        f"were not touched and {last}. Samples of the batch: {', '.join(map(str, ids))}. Look at them with "
+        "`unimodal data preview`; if they are sound, lower train.learning_rate, lengthen train.warmup_steps "
+        "or use train.precision=fp32."
+    )
+
+
+def _optimizer_step(run: Run, tally: Tally, meter: Meter) -> float:
+    """Draw, forward, backward, update.  Returns the norm of the gradient before clipping."""
+    train, accelerator = run.recipe.train, run.accelerator
+    batches = [next(run.stream) for _ in range(train.gradient_accumulation_steps)]
+    totals = _total_counts(run, batches)
+    parts: list[Losses] = []
+    rank = accelerator.process_index
+    torch.manual_seed(_noise_seed(train.seed, run.step, rank))  # for dropout, if a model has any
+    for micro, batch in enumerate(batches):
+        run.generator.manual_seed(_noise_seed(train.seed, run.step, micro, rank))
+        last = micro == len(batches) - 1
+        with nullcontext() if last else accelerator.no_sync(run.forward):
+            loss, losses = run.forward(batch, run.generator, totals)
+            # Data parallelism averages gradients over processes, but the loss is already a share of the sum.
+            (loss * accelerator.num_processes).backward()
+        tally.add_bins(losses.bins)
+        parts.append(losses)
+
+    parameters = [p for p in trained(run.module).values() if p.grad is not None]
+    limit = math.inf if train.max_grad_norm is None else train.max_grad_norm
+    norm = torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+    names = list(parts[0].sums)
+    mine = torch.stack([sum(part.sums[name] for part in parts).float() for name in names] + [norm.float()])
+    work = [
+        sum(b.tokens for b in batches),
+        sum(b.budget for b in batches),
+        sum(map(run.trainee.flops, batches)),
+    ]
+    everyones = _summed([*mine.tolist(), *work], accelerator)
+    sums, work = dict(zip(names, everyones)), everyones[-3:]
+    _stop_unless_finite(run, all(map(math.isfinite, everyones[:-3])), parts, batches)
+
+    for optimizer, scheduler in zip(run.optimizers, run.schedulers):
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+    if run.ema:
+        run.ema.update()
+    run.step += 1
+    tally.add(sums, totals, parts[0].weights)
+    meter.add(*work)
+    return mine[-1].item()
+
+
+def _log_step(run: Run, log: Log, tally: Tally, meter: Meter, rate: float, norm: float) -> None:
+    bins = merge_bins(gather_object([tally.bin_lists()]))
+    rates = meter.read()
+    entry = {"step": run.step, **tally.losses(bins), "learning_rate": rate, "grad_norm": norm, **rates}
+    entry |= {"seconds": log.earlier_seconds + meter.seconds, "memory_gb": memory_gb(run.accelerator.device)}
+    log.write(entry, meter.to_go(run.recipe.train.steps - run.step))
+
+
+def _asked_to_stop(run: Run) -> bool:
+    """Whether any process got a signal; all of them agree."""
+    return _summed([float(run.stop.asked is not None)], run.accelerator)[0] > 0
+
+
+def _steps(run: Run, log: Log) -> Path:
+    """Train until the last step or a signal; returns the newest checkpoint."""
+    train = run.recipe.train
+    meter, tally = Meter(run.precision.peak * run.accelerator.num_processes), Tally()
+    saved, stopped = run.step, False
+    run.module.train()
+    while run.step < train.steps and not stopped:
+        rate = run.optimizers[0].param_groups[0]["lr"]
+        norm = _optimizer_step(run, tally, meter)
+        log.tick(run.step)
+        final = run.step == train.steps
+        if run.step % train.logging_steps == 0 or final:
+            _log_step(run, log, tally, meter, rate, norm)
+            tally = Tally()
+        stopped = _asked_to_stop(run)
+        with meter.pause():
+            if train.sample_steps and (run.step % train.sample_steps == 0 or final):
+                if run.accelerator.is_main_process:
+                    run.draw_samples()
+                run.accelerator.wait_for_everyone()
+            if run.step % train.save_steps == 0 or final or stopped:
+                run.save()
+                saved = run.step
+    return checkpoint_path(run.recipe.output.dir, saved)
+
+
+def train(recipe: Recipe) -> Path:
+    """Train what the recipe says and return the model folder: OUTPUT/model when all steps are done.
+
+    Stopped by SIGINT or SIGTERM it returns the model folder of the checkpoint it wrote.  Raises UserError
+    for bad input and for a loss that is not finite.
+    """
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
+    # A batch of text alone leaves the image parts without gradients, hence unused parameters.
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[parallel])
+    output = recipe.output.dir
+    with StopRequest() as stop:
+        run = Run(recipe, accelerator, stop)
+        output.mkdir(parents=True, exist_ok=True)
+        main = accelerator.is_main_process
+        try:
+            with Log(output, recipe.train.steps, run.step, recipe.output.tensorboard, main) as log:
+                if main:
+                    (output / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+                _introduce(run, log)
+                last = _steps(run, log)
+                if run.step < recipe.train.steps:
+                    log.say(
+                        f"Stopped by {stop.asked or 'a signal'} after step {run.step}; saved {last}. "
+                        "Go on with train.resume=auto."
+                    )
+                    return last / "model"
+                run.save_final_model()
+                log.say(f"Done after step {run.step}: {output / 'model'}")
+                return output / "model"
+        finally:
+            run.close()
+
+
+def _introduce(run: Run, log: Log) -> None:
+    """Print the recipe and every choice that was made for the user."""
+    log.recipe(run.recipe.to_yaml())
+    count = sum(p.numel() for p in trained(run.module).values())
+    frozen = sum(p.numel() for p in run.module.parameters()) - count
+    log.say(f"{count / 1e6:.2f} M trained parameters, {frozen / 1e6:.2f} M frozen")
+    log.say(f"{run.accelerator.num_processes} process(es) on {run.accelerator.device.type}")
+    log.say(f"precision {run.precision.reason}")
+    if run.recipe.train.optimizer == "muon":
+        log.say(f"muon orthogonalises in {run.precision.names['orthogonalise']}")
+    if run.resumed_from:
+        log.say(f"resumed from {run.resumed_from}, after step {run.step} of {run.recipe.train.steps}")
+        before = (run.resumed_from / "model" / "recipe.yaml").read_text(encoding="utf-8")
+        for change in changes(before, run.recipe.to_yaml()):
+            log.say(f"changed since the checkpoint: {change}")
+    elif run.recipe.train.resume == "auto":
+        log.say(f"train.resume=auto found no checkpoint in {run.recipe.output.dir}: starting anew")

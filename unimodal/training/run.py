@@ -1,0 +1,202 @@
+"""Everything that changes while training, put together from a recipe and put back from a checkpoint."""
+
+import random
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from unimodal.errors import UserError
+from unimodal.training.checkpoint import (
+    checkpoint_path,
+    find_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    whole_folder,
+)
+from unimodal.training.config import Recipe
+from unimodal.training.ema import Ema
+from unimodal.training.optimizers import (
+    build_optimizers,
+    build_schedulers,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    trained,
+)
+from unimodal.training.precision import Precision, choose_precision
+from unimodal.training.signals import StopRequest
+from unimodal.training.stream import Stream
+from unimodal.training.trainee import Batch, Losses, Trainee
+
+
+class Forward(nn.Module):
+    """A trainee's losses as a module's forward, which is what data-parallel wrappers hook into."""
+
+    def __init__(self, trainee: Trainee, autocast: torch.dtype | None) -> None:
+        super().__init__()
+        self.module = trainee.module
+        self.trainee, self.autocast = trainee, autocast
+
+    def forward(
+        self, batch: Batch, generator: torch.Generator, totals: dict[str, float]
+    ) -> tuple[Tensor, Losses]:
+        """The micro-batch's share of the step's loss, and its parts."""
+        with torch.autocast(generator.device.type, self.autocast, enabled=self.autocast is not None):
+            losses = self.trainee.losses(batch, generator)
+        terms = [losses.weights[n] * s.float() / totals[n] for n, s in losses.sums.items() if totals[n]]
+        losses.sums = {name: value.detach() for name, value in losses.sums.items()}
+        return torch.stack(terms).sum(), losses
+
+
+class Run:
+    """Everything that changes while training: weights, averages, optimizers, place in the data, step."""
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, stop: StopRequest) -> None:
+        train, output = recipe.train, recipe.output.dir
+        self.recipe, self.accelerator, self.stop = recipe, accelerator, stop
+        checkpoint = find_checkpoint(train.resume, output)
+        state, tensors = read_checkpoint(checkpoint) if checkpoint else ({}, {})
+        self.step: int = state.get("step", 0)
+        self._check_world(state)
+
+        _seed_everything(train.seed)
+        self.trainee: Trainee = recipe.model.build(recipe)
+        self.module = self.trainee.module
+        # Workers are forked before anything else starts threads.
+        place = state["data"][accelerator.process_index] if state else None
+        rank, world = accelerator.process_index, accelerator.num_processes
+        self.stream = Stream(self.trainee, rank, world, recipe.data.workers, place)
+
+        self.precision = _agreed_precision(train.precision, accelerator, state.get("precision"))
+        if train.gradient_checkpointing:
+            _enable_checkpointing(self.module)
+        self.forward = accelerator.prepare(Forward(self.trainee, self.precision.autocast))
+        self.optimizers = build_optimizers(self.module, train, self.precision.orthogonalise)
+        self.ema = None if train.ema_decay is None else Ema(self.module, train.ema_decay)
+        if state:
+            self._load(state, tensors)
+        self.schedulers = build_schedulers(self.optimizers, train, self.step)
+        self.generator = torch.Generator(accelerator.device)
+        self.resumed_from = checkpoint
+
+    def _check_world(self, state: dict[str, Any]) -> None:
+        world = self.accelerator.num_processes
+        if state and len(state["data"]) != world:
+            raise UserError(
+                f"The checkpoint was written by {len(state['data'])} processes, which share the data; it "
+                f"cannot go on with {world}. Start as many again."
+            )
+        if state and self.step > self.recipe.train.steps:
+            raise UserError(
+                f"The checkpoint is at step {self.step}, beyond train.steps={self.recipe.train.steps}."
+            )
+
+    def weights(self) -> dict[str, Tensor]:
+        """Live weights that training changes: trained parameters and saved buffers."""
+        saved = self.module.state_dict().keys()
+        buffers = {name: value for name, value in self.module.named_buffers() if name in saved}
+        return {**trained(self.module), **buffers}
+
+    @torch.no_grad()
+    def _load(self, state: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
+        weights = self.weights()
+        if weights.keys() != tensors["weights"].keys():
+            odd = sorted(weights.keys() ^ tensors["weights"].keys())
+            raise UserError(
+                f"The checkpoint's weights are not those of the recipe's model: {odd[0]} is only in one of "
+                f"them ({len(odd)} such names). Resume with the recipe of the run, or use model.init_from."
+            )
+        for name, value in weights.items():
+            there = tensors["weights"][name]
+            if value.shape != there.shape:
+                raise UserError(
+                    f"The checkpoint has {name} in shape {tuple(there.shape)}, the recipe's model in "
+                    f"{tuple(value.shape)}. Resume with the recipe of the run."
+                )
+            value.copy_(there)
+        load_optimizer_tensors(self.module, self.optimizers, tensors["optimizer"])
+        if self.ema:
+            if "ema" not in tensors:
+                raise UserError("The checkpoint has no averaged weights; resume with train.ema_decay=null.")
+            self.ema.load(tensors["ema"], state["ema_updates"])
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """A context in which the module has the weights that users get."""
+        return self.ema.swapped_in() if self.ema else nullcontext()
+
+    def save(self) -> Path:
+        """Write the checkpoint of this step."""
+        target = checkpoint_path(self.recipe.output.dir, self.step)
+        places = gather_object([self.stream.state])
+        if self.accelerator.is_main_process:
+            tensors = {
+                "weights": self.weights(),
+                "optimizer": optimizer_tensors(self.module, self.optimizers),
+            }
+            state = {"data": places, "precision": self.precision.names}
+            if self.ema:
+                tensors["ema"] = dict(self.ema.means)
+                state["ema_updates"] = self.ema.updates
+            keep = self.recipe.train.save_total_limit
+            save_checkpoint(self.recipe.output.dir, self.step, self.save_model, tensors, state, keep)
+        self.accelerator.wait_for_everyone()
+        return target
+
+    def save_model(self, folder: Path) -> None:
+        """The model as users get it, with the recipe that made it."""
+        with self.averaged():
+            self.trainee.save(folder, self.module)
+        (folder / "recipe.yaml").write_text(self.recipe.to_yaml(), encoding="utf-8")
+
+    def save_final_model(self) -> None:
+        """Write OUTPUT/model, replacing an older one only when the new one is whole."""
+        if self.accelerator.is_main_process:
+            target = self.recipe.output.dir / "model"
+            try:
+                with whole_folder(target) as folder:
+                    self.save_model(folder)
+            except (OSError, SafetensorError) as error:
+                here = checkpoint_path(self.recipe.output.dir, self.step) / "model"
+                raise UserError(
+                    f"{target} could not be written ({error}); the same model is {here}."
+                ) from error
+        self.accelerator.wait_for_everyone()
+
+    def draw_samples(self) -> None:
+        """A sheet of fixed-seed samples of the averaged weights."""
+        with self.averaged(), torch.no_grad():
+            self.module.eval()
+            sheet = self.trainee.samples(self.recipe.train.seed)
+            self.module.train()
+        if sheet is not None:
+            folder = self.recipe.output.dir / "samples"
+            folder.mkdir(parents=True, exist_ok=True)
+            sheet.save(folder / f"step-{self.step:06d}.png")
+
+    def close(self) -> None:
+        """End the data workers."""
+        self.stream.close()
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _enable_checkpointing(module: nn.Module) -> None:
+    if not hasattr(module, "gradient_checkpointing_enable"):
+        raise UserError(f"train.gradient_checkpointing: {type(module).__name__} cannot; set it to false.")
+    module.gradient_checkpointing_enable()
+
+
+def _agreed_precision(asked: str, accelerator: Accelerator, resumed: dict[str, str] | None) -> Precision:
+    """The first process's choice: each measures its own device, and all must compute alike."""
+    choice = [choose_precision(asked, accelerator.device, resumed)]
+    return broadcast_object_list(choice)[0]

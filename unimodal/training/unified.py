@@ -1,0 +1,111 @@
+"""The recipe section of the unified model: its shape, and what it starts from."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from unimodal.data.document import Text
+from unimodal.data.mixture import Mixture
+from unimodal.data.source import FileSource, Source, live_source
+from unimodal.errors import UserError
+from unimodal.images.codec import Codec, load_codec
+from unimodal.model.config import ModelConfig, Strict
+from unimodal.model.folder import find_model, load_model
+from unimodal.model.unified import UnifiedModel
+from unimodal.sequence.tokenizer import Tokenizer, train_tokenizer
+from unimodal.training.config import DataSection, Recipe, SourceSection
+from unimodal.training.trainee import Trainee
+from unimodal.training.unified_trainee import UnifiedTrainee
+
+TOKENIZER_DOCUMENTS = 5000
+# What a recipe may change in a model it starts from; everything else is the shape of its weights.
+CHANGEABLE = {"times", "sampling", "drop", "image_size"}
+
+
+class LossWeights(Strict):
+    """Weights of the losses in the total; `codec` counts only with `train_codec`."""
+
+    text: float = Field(1.0, ge=0)
+    image: float = Field(1.0, ge=0)
+    codec: float = Field(1.0, ge=0)
+
+
+class UnifiedModelSection(ModelConfig):
+    """One decoder for text and images: its shape (see ModelConfig), and what it starts from."""
+
+    kind: Literal["unified"] = "unified"
+    init_from: str | None = None  # a model to start from; its shape then is the model's shape
+    codec: str | None = None  # folder or id of the codec; null: that of init_from
+    train_codec: bool = False  # go on training the codec, on reconstruction, beside the model
+    tokenizer: str | None = None  # folder; null: that of init_from, or a new one trained on the data
+    loss: LossWeights = Field(default_factory=LossWeights)
+
+    def build(self, recipe: Recipe) -> Trainee:
+        """The model, its data and its losses."""
+        mixture = mixture_of(recipe.data)
+        if self.init_from:
+            model, tokenizer = load_model(find_model(self.init_from))
+            model.config = self._changed(model.config)
+            if self.codec:
+                model.codec = _fitting(load_codec(self.codec), model)
+        else:
+            if not self.codec:
+                raise UserError(
+                    "model.codec is missing: a model that starts from nothing needs a codec folder"
+                )
+            tokenizer = self._tokenizer(mixture)
+            fields = {name: getattr(self, name) for name in ModelConfig.model_fields}
+            config = ModelConfig(**fields | {"vocab_size": max(self.vocab_size, len(tokenizer))})
+            model = UnifiedModel(config, load_codec(self.codec))
+        model.train().codec.requires_grad_(self.train_codec)
+        return UnifiedTrainee(
+            model, tokenizer, mixture, recipe.data, self.loss.model_dump(), self.train_codec
+        )
+
+    def _changed(self, config: ModelConfig) -> ModelConfig:
+        """The loaded configuration with what the recipe sets; refuses what would not fit the weights."""
+        said = {name: getattr(self, name) for name in self.model_fields_set & ModelConfig.model_fields.keys()}
+        for name in said.keys() - CHANGEABLE:
+            if said[name] != getattr(config, name):
+                raise UserError(
+                    f"model.{name} = {said[name]!r}, but {self.init_from} was made with "
+                    f"{getattr(config, name)!r}. Leave it out: model.init_from brings its own shape."
+                )
+        return config.model_copy(update={name: said[name] for name in said.keys() & CHANGEABLE})
+
+    def _tokenizer(self, mixture: Mixture) -> Tokenizer:
+        if self.tokenizer:
+            return Tokenizer.load(self.tokenizer)
+        texts = (
+            part.text
+            for number in range(TOKENIZER_DOCUMENTS)
+            for part in mixture.document(number).parts()
+            if isinstance(part, Text)
+        )
+        return train_tokenizer(texts, self.vocab_size)
+
+
+def _fitting(codec: Codec, model: UnifiedModel) -> Codec:
+    old = model.codec
+    if (codec.channels, codec.stride) != (old.channels, old.stride):
+        raise UserError(
+            f"the codec has {codec.channels} channels at stride {codec.stride}, but the model was made for "
+            f"{old.channels} at {old.stride}. Use a codec fine-tuned from the model's own."
+        )
+    return codec
+
+
+def mixture_of(data: DataSection) -> Mixture:
+    """The mixture that the `data` section describes.  Raises UserError if it names no source."""
+    if not data.sources:
+        raise UserError(
+            "data.sources is empty: name at least one, such as {source: shapes} or {path: rows.jsonl}"
+        )
+    return Mixture([_source(s) for s in data.sources], [s.weight for s in data.sources], data.seed)
+
+
+def _source(section: SourceSection) -> Source:
+    if section.path:
+        return FileSource(section.path, section.image_root)
+    options = {"tasks": section.tasks} if section.tasks else {}
+    return live_source(section.source, section.split, section.seed, **options)

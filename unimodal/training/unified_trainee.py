@@ -1,0 +1,161 @@
+"""The unified model as the loop's trainee.
+
+Rows come from a mixture, lose a condition now and then (the drop table), are fitted, laid out and packed;
+the losses are the model's own.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unimodal.data.document import Document, drop
+from unimodal.data.mixture import Mixture
+from unimodal.data.pictures import MAX_PIXELS, fit
+from unimodal.images.losses import absolute_error, squared_error
+from unimodal.model.config import DropTable
+from unimodal.model.folder import save_model
+from unimodal.model.unified import UnifiedModel, to_signal
+from unimodal.sequence.layout import NO_LABEL, Sequence, TargetRule, layout
+from unimodal.sequence.pack import Pack, Packer
+from unimodal.sequence.tokenizer import Tokenizer
+from unimodal.training.config import DataSection
+from unimodal.training.trainee import Losses
+
+SAMPLED = 12  # pictures on a sample sheet
+SAMPLES_START = 1_000_000_000  # rows far beyond those that training reads
+
+
+@dataclass(frozen=True, slots=True)
+class RowMaker:
+    """Row number to Sequence, as a pure function: what the background process needs, and no weights."""
+
+    mixture: Mixture
+    tokenizer: Tokenizer
+    target: TargetRule
+    multiple: int
+    image_size: int
+    table: DropTable
+    seed: int
+
+    def document(self, number: int) -> Document:
+        """Row `number`, fitted to the grid."""
+        return fit(self.mixture.document(number), self.multiple, MAX_PIXELS, self.image_size)
+
+    def __call__(self, number: int) -> Sequence:
+        """Lay out row `number`, after dropping conditions at the rates of the table."""
+        document = self.document(number)
+        if any(image.trained for image in document.images):
+            document = self._drop(document, number)
+        return layout(document, self.tokenizer, self.target, self.multiple)
+
+    def _drop(self, document: Document, number: int) -> Document:
+        chance = np.random.Generator(np.random.Philox(key=[self.seed, number])).random()
+        for kind in ("text", "image", "both"):
+            chance -= getattr(self.table, kind)
+            if chance < 0:
+                return drop(document, kind)
+        return document
+
+
+class UnifiedTrainee:
+    """See `unimodal.training.trainee.Trainee`."""
+
+    def __init__(
+        self,
+        model: UnifiedModel,
+        tokenizer: Tokenizer,
+        mixture: Mixture,
+        data: DataSection,
+        weights: dict[str, float],
+        train_codec: bool,
+    ):
+        self.module, self.tokenizer, self.data = model, tokenizer, data
+        self.train_codec = train_codec
+        self.weights = {name: weight for name, weight in weights.items() if name != "codec" or train_codec}
+        config = model.config
+        self.rows = RowMaker(
+            mixture,
+            tokenizer,
+            _TargetOnly(model.path.target_layout),
+            model.multiple,
+            config.image_size,
+            config.drop,
+            data.seed,
+        )
+
+    def batches(self, start_state: dict | None, rank: int, world: int) -> Iterator[Pack]:
+        """Packs of rows rank, rank + world, ..."""
+        return iter(Packer(self.rows, self.data.tokens, first=rank, stride=world, state=start_state))
+
+    def count(self, batch: Pack) -> dict[str, float]:
+        """Trained tokens, drawn image positions, and pictures."""
+        counts = {
+            "text": int((batch.labels != NO_LABEL).sum()),
+            "image": sum(span.length for span in batch.images if span.kind == "target"),
+        }
+        return counts | ({"codec": len(batch.pixels)} if self.train_codec else {})
+
+    def losses(self, batch: Pack, generator: torch.Generator) -> Losses:
+        """Loss sums of one pack, and every drawn image's loss at its noise level."""
+        out = self.module(batch, generator)
+        sums = {"text": out.text, "image": out.image}
+        if self.train_codec:
+            sums["codec"] = self._reconstruction(batch)
+        return Losses(sums, self.weights, {"image": (out.image_each, out.times)})
+
+    def _reconstruction(self, batch: Pack) -> torch.Tensor:
+        total = torch.zeros((), device=self.module.device)
+        sizes: dict[tuple[int, ...], list[np.ndarray]] = {}
+        for picture in batch.pixels:
+            sizes.setdefault(picture.shape, []).append(picture)
+        for pictures in sizes.values():
+            signal = to_signal(np.stack(pictures), self.module.device)
+            again = self.module.codec.decode(self.module.codec.encode(signal))
+            error = absolute_error(again, signal).mean() + squared_error(again, signal).mean()
+            total = total + error * len(pictures)
+        return total
+
+    def flops(self, batch: Pack) -> float:
+        """6 per weight and position, plus 12 per attended pair and width (PaLM, appendix B), packed."""
+        config = self.module.config
+        layers = sum(p.numel() for p in self.module.decoder.layers.parameters()) / len(self._experts())
+        trained = int((batch.labels != NO_LABEL).sum())
+        pairs = sum(length**2 for length in batch.lengths)
+        width = config.num_attention_heads * config.head_dim
+        attention = 12 * config.num_hidden_layers * width * pairs / 2
+        head = 6 * trained * config.vocab_size * config.hidden_size
+        return 6 * layers * batch.tokens + attention + head
+
+    def _experts(self) -> range:
+        return range(2 if self.module.config.experts == "mot" else 1)
+
+    def samples(self, seed: int) -> Image.Image | None:
+        """The first rows in which a picture is drawn, each beside what the model draws for it now."""
+        from unimodal.evaluation.sheet import sheet
+        from unimodal.generation.preview import draw_documents
+
+        documents: list[Document] = []
+        for number in range(SAMPLES_START, SAMPLES_START + 50 * SAMPLED):
+            document = self.rows.document(number)
+            if any(image.trained for image in document.images):
+                documents.append(document)
+            if len(documents) == SAMPLED:
+                break
+        if not documents:
+            return None
+        return sheet(draw_documents(self.module, self.tokenizer, documents, seed), columns=6)
+
+    def save(self, folder: Path, module: UnifiedModel) -> None:
+        """A complete model folder."""
+        save_model(folder, module, self.tokenizer)
+
+
+@dataclass(frozen=True, slots=True)
+class _TargetOnly:
+    """The layout answer of a path without its weights, so that it travels to the background process."""
+
+    target_layout: Callable
