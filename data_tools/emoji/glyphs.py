@@ -40,8 +40,8 @@ class Glyphs:
             left, top, right, bottom = self._font.getbbox(PROBE)
         except OSError as error:
             raise UserError(
-                f"{path} is no font with colour bitmaps of size {STRIKE} ({error}); expected NotoColorEmoji.ttf. "
-                f"On Debian: {INSTALL}"
+                f"{path} is no font with colour bitmaps of size {STRIKE} ({error}); expected "
+                f"NotoColorEmoji.ttf. On Debian: {INSTALL}"
             ) from error
         self._side = max(right - left, bottom - top)
         if not self._side or self.draw(PROBE) is None:

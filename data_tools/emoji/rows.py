@@ -8,10 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from random import Random
 
-from data_tools.emoji.names import NO_TONE, Emoji
+from data_tools.emoji.names import ADULTS, NO_TONE, Emoji
 
 Example = tuple[dict, dict]  # a row as training reads it, and what a judge has to know about it
 
+MARK = "<image>"
 DRAW = ("{}", "{} emoji", "an emoji of {}", "draw {}", "a picture of {}")
 EDITS = {
     "tone": ("make the skin tone {}", "change the skin tone to {}", "give it {} skin"),
@@ -57,41 +58,51 @@ def variants(emoji: Iterable[Emoji], attribute: str) -> list[list[Emoji]]:
 def examples(emoji: list[Emoji], twins: dict[str, str], rng: Random) -> Iterator[Example]:
     """Rows of all kinds about `emoji`, in order of kind.
 
-    twins  the first emoji with exactly the same picture, by id; a picture of several names has no name question
+    twins  the first emoji with exactly the same picture, by id; what a picture does not tell is not asked
     """
+    groups = {attribute: variants(emoji, attribute) for attribute in EDITS}
+    told = {attribute: _told(groups[attribute], twins) for attribute in EDITS}
     names: dict[str, set[str]] = defaultdict(set)
     for one in emoji:
         names[twins[one.id]].add(one.short_name)
         for form in rng.sample(DRAW, 2):
-            yield _row(form.format(_spoken(one)), one), _truth("t2i", one)
-    has: dict[str, set[str]] = defaultdict(set)
+            yield _row(form.format(_spoken(one)), one), _truth("t2i", one, told)
     for attribute, forms in EDITS.items():
-        for before, after in _pairs(emoji, attribute, twins):
-            has[attribute] |= {before.id, after.id}
+        for before, after in _pairs(groups[attribute], twins):
             value = VALUE[attribute](after)
             spoken = before.noun(value) if attribute == "gender" else value
-            row = _row("<image>" + rng.choice(forms).format(spoken), before, after)
-            truth = _truth(f"edit/{attribute}", after, before=before.id)
+            row = _row(MARK + rng.choice(forms).format(spoken), before, after)
+            truth = _truth(f"edit/{attribute}", after, told, before)
             yield row, truth | {"from": VALUE[attribute](before), "to": value}
     for kind, forms in QUESTIONS.items():
         for one in emoji:
-            if kind == "name" and len(names[twins[one.id]]) == 1:
-                answer = one.short_name
+            if kind == "name":
+                answer = one.short_name if len(names[twins[one.id]]) == 1 else None
             elif kind == "group":
                 answer = one.group
-            elif one.id in has[kind]:
-                answer = VALUE[kind](one)
             else:
-                continue
-            row = _row("<image>" + rng.choice(forms), one, answer=answer)
-            yield row, _truth(f"vqa/{kind}", one, before=one.id) | {"answer": answer}
+                answer = VALUE[kind](one) if one.id in told[kind] else None
+            if answer is None or (kind == "gender" and one.noun("man") != ADULTS["man"]):
+                continue  # a boy is no answer to "a man, a woman or a person?"
+            row = _row(MARK + rng.choice(forms), one, answer=answer)
+            yield row, _truth(f"vqa/{kind}", one, told, one) | {"answer": answer}
 
 
-def _pairs(emoji: list[Emoji], attribute: str, twins: dict[str, str]) -> Iterator[tuple[Emoji, Emoji]]:
-    for group in variants(emoji, attribute):
+def _told(groups: list[list[Emoji]], twins: dict[str, str]) -> set[str]:
+    """Ids of emoji whose picture differs from every other variant's, so that it tells the attribute."""
+    alone: set[str] = set()
+    for group in groups:
+        pictures = [twins[one.id] for one in group]
+        alone |= {one.id for one in group if pictures.count(twins[one.id]) == 1}
+    return alone
+
+
+def _pairs(groups: list[list[Emoji]], twins: dict[str, str]) -> Iterator[tuple[Emoji, Emoji]]:
+    """Every two variants with different pictures, both ways round."""
+    for group in groups:
         for before in group:
             for after in group:
-                if before is not after and twins[before.id] != twins[after.id]:
+                if twins[before.id] != twins[after.id]:
                     yield before, after
 
 
@@ -103,21 +114,23 @@ def _spoken(emoji: Emoji) -> str:
     return f"{head} with {' and '.join(tail.split(', '))}"
 
 
-def _row(user: str, *pictures: Emoji, answer: str = "<image>") -> dict:
+def _row(user: str, *pictures: Emoji, answer: str = MARK) -> dict:
     messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
     return {"messages": messages, "images": [f"pictures/{one.id}.png" for one in pictures]}
 
 
-def _truth(kind: str, emoji: Emoji, before: str | None = None) -> dict:
-    """`before` is the picture that is read, `after` the one that is to be drawn; the rest is about the emoji."""
+def _truth(kind: str, emoji: Emoji, told: dict[str, set[str]], before: Emoji | None = None) -> dict:
+    """`before` is the picture that is read, `after` the one that is to be drawn; the rest is about the emoji.
+
+    Tone, gender and direction are None where the picture has no variants of them.
+    """
+    attributes = {name: VALUE[name](emoji) if emoji.id in told[name] else None for name in EDITS}
     return {
         "kind": kind,
-        "before": before,
+        "before": before and before.id,
         "after": None if kind.startswith("vqa") else emoji.id,
         "name": emoji.short_name,
-        "tones": list(emoji.tones),
-        "gender": emoji.gender if emoji.group == "People & Body" else None,
-        "direction": emoji.direction,
         "group": emoji.group,
         "family": "-".join(f"{p:x}" for p in emoji.family),
+        **attributes,
     }

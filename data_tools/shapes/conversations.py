@@ -38,27 +38,29 @@ def _draw(rng: Random, world: World, again: bool = False) -> Step:
 
 
 def _possible(spec: captions.Spec | None) -> list[str]:
-    """Kinds of edits that change something in every picture that follows the spec (None: one known picture)."""
-    kinds = ["recolour", "recolour", "reshape", "background", "add", "remove", "swap"]
+    """Kinds of edits that can be done in every picture that follows the spec (None: in the one shown)."""
+    kinds = ["recolour", "recolour", "reshape", "add", "remove", "swap"]
     if spec is None:
-        return [*kinds, "resize", "move"]
+        return [*kinds, "resize", "move", "background"]
     if all(group.size for group in spec.groups):
         kinds.append("resize")
     if len(spec.groups) == 1 and spec.groups[0].cell is not None:
         kinds.append("move")
-    if spec.background is None:
-        kinds.remove("background")
+    if spec.background is not None:
+        kinds.append("background")
     return kinds
 
 
-def _change(rng: Random, world: World, scene: Scene, spec: captions.Spec | None) -> Step:
+def _change(rng: Random, world: World, scene: Scene, spec: captions.Spec | None) -> Step | None:
+    """A change, or None where a picture of things all alike leaves nothing to point at."""
     without = _UNSAID if spec else ()
-    while True:
-        made = edits.edit_of(rng, world, rng.choice(_possible(spec)), scene, without)
+    possible = _possible(spec)
+    for kind in rng.sample(possible, len(possible)):
+        made = edits.edit_of(rng, world, kind, scene, without)
         if made is not None:
-            break
-    text = edits.instruction(rng, made[2])
-    return Step(f"now {text}" if rng.random() < 0.4 else text, made[1], edit=made[2])
+            text = edits.instruction(rng, made[2])
+            return Step(f"now {text}" if rng.random() < 0.4 else text, made[1], edit=made[2])
+    return None
 
 
 def _question(rng: Random, world: World, scene: Scene, without: tuple[str, ...]) -> Question | None:
@@ -101,8 +103,11 @@ def _drawn(rng: Random, world: World, plan: str) -> list[Step]:
             steps.append(_draw(rng, world, again=letter == "D"))
             spec = steps[-1].draw
         elif letter == "c":
-            steps.append(_change(rng, world, steps[-1].scene, spec))
-            spec = replace(spec, background="")  # from now on only colours and shapes are sure
+            step = _change(rng, world, steps[-1].scene, spec)
+            if step is None:
+                return _drawn(rng, world, plan)
+            steps.append(step)
+            spec = replace(spec, groups=(IT,))  # an added thing may have any size and place
         else:
             steps.append(_ask(rng, world, steps[-1].scene))
     return steps
@@ -137,7 +142,7 @@ def _tell(rng: Random, world: World) -> list[Step]:
     scene = captions.draw(rng, spec, world)
     asked = None
     while asked is None:
-        # Where the caption leaves colours open only counting and whole-picture questions are sure to be clear.
+        # Where the caption leaves colours open, only questions about the whole are sure to be clear.
         sure = len(spec.groups) == 1 and spec.groups[0].count == 1
         asked = _question(rng, world, scene, _UNSAID) if sure or kind == "attribute" else None
         asked = asked or rng.choice((Question("count"), Question("background")))

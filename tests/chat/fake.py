@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from PIL import Image
 
 from unimodal.errors import UserError
-from unimodal.generation.verbs import Drawing, Event, Picture, Piece
+from unimodal.generation.verbs import Drawing, Event, Picture, Piece, Reply
 
 
 class FakeUnimodal:
@@ -39,13 +39,28 @@ class FakeUnimodal:
                     raise KeyboardInterrupt
                 yield Piece(word)
 
-    def generate(self, prompt: str, **options) -> list[Image.Image]:
-        self.calls.append(("generate", {"prompt": prompt, **options}))
-        return [Image.new("RGB", (64, 64), self.colour(prompt))]
+    def generate(self, prompt: str | list[str], n: int = 1, **options) -> list[Image.Image]:
+        self.calls.append(("generate", {"prompt": prompt, "n": n, **options}))
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        return [Image.new("RGB", (64, 64), self.colour(text)) for text in prompts for _ in range(n)]
 
     def edit(self, image: Image.Image, instruction: str, **options) -> list[Image.Image]:
         self.calls.append(("edit", {"image": image, "instruction": instruction, **options}))
         return [Image.new("RGB", image.size, self.colour(instruction))]
+
+    def answer(self, image: Image.Image, question: str, **options) -> str:
+        self.calls.append(("answer", {"image": image, "question": question, **options}))
+        return "two"
+
+    def complete(self, text: str, **options) -> str:
+        self.calls.append(("complete", {"text": text, **options}))
+        return text + " and so on"
+
+    def chat(self, messages: list[dict], images: tuple = (), **options) -> Reply:
+        events = list(self.stream(messages, list(images), **options))
+        return Reply(
+            tuple(e.text if isinstance(e, Piece) else e.image for e in events if not isinstance(e, Drawing))
+        )
 
     @staticmethod
     def colour(text: str) -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from unimodal.data.mixture import Mixture, quotas
+from unimodal.data.source import FileSource, live_source
 from unimodal.errors import UserError
 
 
@@ -91,3 +92,26 @@ def test_bad_mixtures_are_told():
         Mixture([source, source], [1, 0], 0)
     with pytest.raises(UserError, match="rank"):
         Mixture([source], [1], 0, rank=2, world=2)
+
+
+def test_live_sources_are_found_by_name(monkeypatch):
+    import data_tools
+
+    def build(split, seed, **options):
+        source = Numbered(f"{split} {seed} {options}", None)
+        return source
+
+    monkeypatch.setattr(data_tools, "LIVE", {"numbers": build}, raising=False)
+    source = live_source("numbers", split="val", seed=3, tasks=["t2i"])
+    assert source.name == "val 3 {'tasks': ['t2i']}"
+    with pytest.raises(UserError, match=r"no live source 'number' \(did you mean 'numbers'\?\)"):
+        live_source("number")
+
+
+def test_files_and_generators_mix(tmp_path):
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "line {i}"}}\n' for i in range(10)))
+    mixed = Mixture([FileSource(tmp_path / "a.jsonl"), Numbered("live", None)], [1, 1], seed=0)
+    names = ids(mixed, range(1000))
+    from_file = [name for name in names if "a.jsonl" in name]
+    assert Counter(from_file) == {f"{tmp_path}/a.jsonl:{n}": 50 for n in range(1, 11)}
+    assert sorted(set(names) - set(from_file)) == sorted(f"live:{i}" for i in range(500))

@@ -183,5 +183,5 @@ def test_padding_repeats_the_border():
 def test_too_small_a_limit_is_told():
     with pytest.raises(UserError, match="does not hold one cell"):
         fit(document(NOISE), 16, 100)
-    with pytest.raises(UserError, match="much longer than the other"):
+    with pytest.raises(UserError, match="much longer than another"):
         fit(document(gradient(100, 100), gradient(1, 5000)), 16, 2500)

@@ -227,6 +227,12 @@ def test_bad_rows_are_told(name, tmp_path):
     assert all(word in message for word in words), message
 
 
+def test_a_conversation_may_wait_for_its_answer():
+    document = parse_row({"messages": [{"role": "user", "content": "draw"}]}, "x:1", open_turn=True)
+    assert document.turns == (Turn("user", (Text("draw"),)),)
+    assert parse_row({"text": ""}, "x:1", open_turn=True).turns[0].role is None
+
+
 def test_a_path_needs_a_root():
     with pytest.raises(UserError, match=r"x:1: .*no image_root"):
         parse_row(row("<image>", images=["a.png"]), "x:1")

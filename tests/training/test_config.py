@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,11 @@ def test_not_a_recipe(file: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(UserError, match=r"r\.yaml"):
         load_recipe(file)
+
+
+def test_reading_recipes_needs_no_torch() -> None:
+    code = "import sys, unimodal.training.config; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_missing_file(tmp_path: Path) -> None:

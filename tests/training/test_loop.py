@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import layer_norm
 
+from tests.training.processes import run_two
 from tests.training.toy import ToyTrainee, toy_recipe
 from unimodal.errors import UserError
 from unimodal.training.loop import train
@@ -32,23 +31,6 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float) ->
         )
 
 
-def two_processes(output: Path, model: dict[str, Any], **settings: Any) -> None:
-    """The same training by two gloo processes."""
-    code = (
-        "import torch; from pathlib import Path; from tests.training.toy import toy_recipe\n"
-        "from unimodal.training.loop import train\n"
-        f"train(toy_recipe(Path({str(output)!r}), {model!r}, **{settings!r}))"
-    )
-    script = output.parent / f"{output.name}.py"
-    script.write_text(code)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
-    environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": ".", "PATH": ""}
-    done = subprocess.run(
-        [*launcher, str(script)], env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_accumulation_equals_one_large_batch(tmp_path: Path, optimizer: str) -> None:
     """Groups of 1, 2, 3 and 4 rows: a mean of means would differ."""
@@ -64,13 +46,17 @@ def test_accumulation_equals_one_large_batch(tmp_path: Path, optimizer: str) -> 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     settings = {"steps": 4, "max_grad_norm": 0.5, "weight_decay": 0.1, "ema_decay": 0.9}
     one = train(toy_recipe(tmp_path / "one", gradient_accumulation_steps=4, **settings))
-    two_processes(tmp_path / "two", {}, gradient_accumulation_steps=2, **settings)
+    said = run_two(tmp_path / "two", {}, gradient_accumulation_steps=2, **settings)
+    assert "Done after step 4" in said[0], said
+    assert "Done" not in said[1]  # the second process keeps quiet
     same(weights(one), weights(tmp_path / "two" / "model"), 2e-5)
     for a, b in zip(entries(tmp_path / "one"), entries(tmp_path / "two"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
         assert a["padding"] == pytest.approx(b["padding"])
-        assert a["loss_fit_bins"] == pytest.approx(b["loss_fit_bins"], rel=1e-4)
+        assert [m is None for m in a["loss_fit_bins"]] == [m is None for m in b["loss_fit_bins"]]
+        means = [[m or 0.0 for m in entry["loss_fit_bins"]] for entry in (a, b)]
+        assert means[0] == pytest.approx(means[1], rel=1e-4)
 
 
 def test_the_first_step_is_that_of_plain_pytorch(tmp_path: Path) -> None:
@@ -141,6 +127,22 @@ def test_not_a_number_stops_with_the_samples_and_keeps_the_checkpoint(tmp_path: 
     kept = tmp_path / "checkpoints" / "step-000003"
     assert all(value.isfinite().all() for value in weights(kept / "model").values())
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000003"]
+
+
+def test_not_a_number_on_one_process_stops_both_with_its_samples(tmp_path: Path) -> None:
+    """Group 5 is the second process's third batch."""
+    said = run_two(tmp_path / "two", {"poison": 5})
+    for text in said:
+        assert "UserError: The loss of step 3 is not finite" in text
+        assert "toy:5" in text
+        assert "toy:4" not in text
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_row_reaches_the_user_as_its_sentence(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(UserError) as caught:
+        train(toy_recipe(tmp_path, {"bad_row": 2}, workers))
+    assert str(caught.value) == "toy:2: this row is wrong; mend it."
 
 
 def test_an_infinite_gradient_of_a_finite_loss_stops_too(

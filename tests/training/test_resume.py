@@ -1,9 +1,8 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training.processes import start
 from tests.training.toy import ToyTrainee, toy_recipe
 from unimodal.errors import UserError
 from unimodal.training.checkpoint import complete_checkpoints
 from unimodal.training.log import continue_log
 from unimodal.training.loop import train
+from unimodal.training.signals import StopRequest
 
 NOISY = {"noise": 0.1}
+SLOW = NOISY | {"pause": 0.02}  # slow enough to be hit by a signal
 
 
 def resume_folder(output: Path, step: int) -> dict[str, torch.Tensor]:
@@ -32,10 +34,10 @@ def assert_bit_for_bit(one: Path, other: Path, step: int) -> None:
     assert {name.split("/")[0] for name in a} == {"weights", "ema", "optimizer"}
     for name in a:
         assert torch.equal(a[name], b[name]), name
-    states = [
-        (o / "checkpoints" / f"step-{step:06d}" / "resume" / "state.json").read_text() for o in (one, other)
-    ]
-    assert states[0] == states[1]
+    files = [o / "checkpoints" / f"step-{step:06d}" / "resume" / "state.json" for o in (one, other)]
+    states = [json.loads(file.read_text()) for file in files]
+    for name in ("step", "data", "ema_updates"):
+        assert states[0][name] == states[1][name]
 
 
 def losses(output: Path) -> list[tuple[int, float, float]]:
@@ -68,9 +70,10 @@ def test_resumed_equals_straight_on(
     settings = {"steps": 9, "save_steps": 3, "optimizer": optimizer, "warmup_steps": 2, "weight_decay": 0.1}
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     train(toy_recipe(straight, NOISY, workers, **settings))
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch:
         break_off_at(5, patch)
-        train(toy_recipe(broken, NOISY, workers, **settings))
+        with pytest.raises(Interrupted):
+            train(toy_recipe(broken, NOISY, workers, **settings))
     assert losses(broken)[-1][0] == 5  # two steps beyond the checkpoint, which are repeated
     train(toy_recipe(broken, NOISY, workers, resume="auto", **settings))
     assert_bit_for_bit(straight, broken, 9)
@@ -79,56 +82,54 @@ def test_resumed_equals_straight_on(
     assert seconds == sorted(seconds)
 
 
-def start(output: Path, **settings: Any) -> subprocess.Popen[str]:
-    """A training in another process, slow enough to be hit by a signal."""
-    code = (
-        "from pathlib import Path; from tests.training.toy import toy_recipe\n"
-        "from unimodal.training.loop import train\n"
-        f"print('returned', train(toy_recipe(Path({str(output)!r}), {{'noise': 0.1, 'pause': 0.02}}, "
-        f"workers=1, **{settings!r})), flush=True)"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def wait_for_step(output: Path, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_step(output: Path, step: int, process: BaseProcess) -> None:
     for _ in range(1200):
         log = output / "log.jsonl"
         if log.exists() and len(log.read_text().splitlines()) >= step:
             return
-        assert process.poll() is None, "training ended early"
+        assert process.is_alive(), "training ended early"
         time.sleep(0.05)
     raise AssertionError("training did not get going")
 
 
 def test_resumed_after_sigkill_equals_straight_on(tmp_path: Path) -> None:
     """Saves every step, so that the kill may fall into a save; wherever it falls, the run goes on."""
-    settings = {"steps": 40, "save_steps": 1, "save_total_limit": 3}
+    settings = {"steps": 16, "save_steps": 1, "save_total_limit": 3}
     killed = tmp_path / "killed"
-    process = start(killed, **settings)
-    wait_for_step(killed, 4 + os.getpid() % 5, process)
+    process = start(tmp_path / "said", killed, SLOW, 1, **settings)
+    wait_for_step(killed, 3 + os.getpid() % 5, process)
     process.kill()
-    process.wait()
-    assert 0 < len(complete_checkpoints(killed)) <= 4
+    process.join()
+    assert 1 <= len(complete_checkpoints(killed)) <= 4
     train(toy_recipe(killed, NOISY, 1, resume="auto", **settings))
     train(toy_recipe(tmp_path / "straight", NOISY, 1, **settings))
-    assert_bit_for_bit(tmp_path / "straight", killed, 40)
+    assert_bit_for_bit(tmp_path / "straight", killed, 16)
     assert losses(tmp_path / "straight") == losses(killed)
     names = {path.name for path in (killed / "checkpoints").iterdir()}
-    assert names == {"step-000038", "step-000039", "step-000040"}
+    assert names == {"step-000014", "step-000015", "step-000016"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_ends_well(tmp_path: Path, number: signal.Signals) -> None:
-    process = start(tmp_path, steps=100_000, save_steps=50_000)
-    wait_for_step(tmp_path, 2, process)
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    (kept,) = complete_checkpoints(tmp_path)
-    assert kept.name == f"step-{losses(tmp_path)[-1][0]:06d}"
-    assert f"Stopped by {number.name}" in said
-    assert said.rstrip().endswith(f"returned {kept / 'model'}")
+    said, output = tmp_path / "said", tmp_path / "run"
+    process = start(said, output, SLOW, 1, steps=100_000, save_steps=50_000)
+    wait_for_step(output, 2, process)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 0
+    (kept,) = complete_checkpoints(output)
+    assert kept.name == f"step-{losses(output)[-1][0]:06d}"
+    assert f"Stopped by {number.name}" in said.read_text()
+    assert said.read_text().rstrip().endswith(f"returned {kept / 'model'}")
+
+
+def test_the_second_signal_quits_at_once() -> None:
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_longer_run_goes_on_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

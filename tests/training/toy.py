@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from unimodal.errors import UserError
 from unimodal.training import config
 from unimodal.training.config import Recipe, Section, parse_recipe
 from unimodal.training.trainee import Losses
@@ -63,6 +64,8 @@ class ToyTrainee:
             rows = [self._rows(group) for group in groups]
             number += 1
             x, y = torch.cat([r[0] for r in rows]), torch.cat([r[1] for r in rows])
+            if self.section.bad_row in groups:
+                raise UserError(f"toy:{self.section.bad_row}: this row is wrong; mend it.")
             if self.section.poison is not None and self.section.poison in groups:
                 y = y * float("nan")
             ids = [f"toy:{group}" for group in groups]
@@ -103,6 +106,7 @@ class ToySection(Section):
     noise: float = 0.0
     pause: float = 0.0
     poison: int | None = None
+    bad_row: int | None = None
 
     def build(self, recipe: Recipe) -> ToyTrainee:
         return ToyTrainee(self)

@@ -44,8 +44,12 @@ def prepare(q_marks: Marks, k_marks: Marks) -> Tensor | Batches:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, prepared: Tensor | Batches) -> Tensor:
     """Attention on (B, N, T, H)."""
+    dtype = q.dtype
+    if q.device.type == "cpu":
+        # On CPU the backward kernel in bfloat16 takes four times as long as in float32.
+        q, k, v = q.float(), k.float(), v.float()
     if isinstance(prepared, Tensor):
-        return scaled_dot_product_attention(q, k, v, attn_mask=prepared.to(q.dtype))
+        return scaled_dot_product_attention(q, k, v, attn_mask=prepared.to(q.dtype)).to(dtype)
     slots = [x[0].transpose(0, 1).index_select(0, prepared.gather) for x in (q, k, v)]  # (S, N, H)
     outputs, start = [], 0
     for (n, length), mask in zip(prepared.shapes, prepared.masks):
@@ -55,7 +59,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, prepared: Tensor | Batches) -> Tenso
         start = end
     flat = [output.flatten(0, 1) for output in outputs]
     zero = flat[0].new_zeros(1, *flat[0].shape[1:])
-    return torch.cat([*flat, zero]).index_select(0, prepared.scatter).transpose(0, 1)[None]
+    return torch.cat([*flat, zero]).index_select(0, prepared.scatter).transpose(0, 1)[None].to(dtype)
 
 
 def _additive(mask: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """`unimodal data`: check, look at, and make training rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -25,22 +26,25 @@ def check(
     budget: Annotated[int, typer.Option(min=1, help="data.tokens of the recipe; needs --model.")] = 4096,
 ) -> None:
     """Check every row: a report, and exit code 1 if there is an error."""
-    from rich.progress import Progress
-
     from unimodal.data.check import check, print_report
 
     measure = row_length(model) if model else None
-    with Progress(transient=True) as progress:
-        bar = progress.add_task("checking")
-        report = check(
-            path,
-            measure,
-            budget if model else None,
-            image_root,
-            progress=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
+    with bar("checking") as progress:
+        report = check(path, measure, budget if model else None, image_root, progress=progress)
     print_report(report)
     raise typer.Exit(0 if report.ok else 1)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr; gives a function of (done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def row_length(model: str) -> Callable:
@@ -53,7 +57,7 @@ def row_length(model: str) -> Callable:
 
     def measure(document) -> int:
         fitted = fit(document, loaded.multiple, size=loaded.config.image_size)
-        return len(layout(fitted, tokenizer, loaded.path.target, loaded.multiple).ids)
+        return len(layout(fitted, tokenizer, loaded.path, loaded.multiple).ids)
 
     return measure
 
@@ -101,10 +105,14 @@ def shapes(
 @make.command()
 def emoji(
     out: Out,
-    font: Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf.  [default: the system's]")] = None,
+    font: Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf.  [default: Debian's]")] = None,
+    names: Annotated[Path | None, typer.Option(help="emoji-test.txt.  [default: Debian's]")] = None,
     size: Annotated[int, typer.Option(min=16, help="Side of the pictures in pixels.")] = 64,
+    seed: int = 0,
 ) -> None:
     """Real art: names, skin tones, gender and direction, from the fonts of this machine."""
     from data_tools.emoji.build import make_emoji
 
-    make_emoji(out, font, size)
+    with bar("drawing emoji") as progress:
+        made = make_emoji(out, font, size, seed, names=names, progress=progress)
+    typer.echo(made.summary())

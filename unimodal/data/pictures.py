@@ -112,7 +112,7 @@ def _rgb(image: Pillow.Image, where: str, name: str) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def fit(document: Document, multiple: int, max_pixels: int, size: int | None = None) -> Document:
+def fit(document: Document, multiple: int, max_pixels: int = MAX_PIXELS, size: int | None = None) -> Document:
     """Scale all pictures of a document by one shared rule; sides become multiples of `multiple`.
 
     The rule is one factor for columns and one for rows, anchored at the top left: a point of one picture and
@@ -141,8 +141,8 @@ def fit(document: Document, multiple: int, max_pixels: int, size: int | None = N
             break
         if tall * height == wide * width == multiple:
             raise UserError(
-                f"{document.id}: at no scale do its pictures have multiples of {multiple} as sides and at most "
-                f"{max_pixels} pixels: one is much longer than the other. Crop it, or raise max_pixels."
+                f"{document.id}: at no scale are its pictures' sides multiples of {multiple} with "
+                f"at most {max_pixels} pixels: one is much longer than another. Crop it, or raise max_pixels."
             )
         scale *= 0.98
 

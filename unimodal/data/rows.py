@@ -10,6 +10,7 @@ does not fit is a UserError that says file, line and mend.
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -80,13 +81,18 @@ def parse_line(line: bytes, where: str) -> dict:
 
 
 def parse_row(
-    row: dict, where: str, image_root: Path | None = None, max_pixels: int = MAX_PIXELS
+    row: dict,
+    where: str,
+    image_root: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
+    open_turn: bool = False,
 ) -> Document:
     """Check one row and parse it; pictures are decoded wholly.
 
     row         {"messages": [...], "images": [...]} or {"text": ...}; None counts as absent (parquet)
     where       "file:line", put before every message
     image_root  relative paths start here and no path may leave it; None: paths are refused
+    open_turn   the assistant is still to answer, so nothing need be trained
     An image is a path, bytes, {"bytes": ...} or {"path": ...}, a PIL image, or uint8 (H, W, 3).
     The assistant's parts are trained unless its message says `"trained": false`; all of `text` is.
     Raises UserError.
@@ -96,7 +102,7 @@ def parse_row(
     _known_keys(row, ROW_KEYS, where, "row")
     messages, images, text = row.get("messages"), row.get("images"), row.get("text")
     if text is not None:
-        return _plain(text, messages, images, where)
+        return _plain(text, messages, images, where, open_turn)
     if not isinstance(messages, (list, tuple)) or not messages:
         found = "neither 'messages' nor 'text'" if messages is None else f"'messages' as {messages!r:.60}"
         raise UserError(
@@ -118,7 +124,7 @@ def parse_row(
         _turn(message, parts, waiting, where, n, image_root, max_pixels)
         for n, (message, parts) in enumerate(zip(messages, contents), 1)
     )
-    if not any(part.trained for turn in turns for part in turn.parts):
+    if not open_turn and not any(part.trained for turn in turns for part in turn.parts):
         raise UserError(
             f"{where}: nothing in the row is trained; expected a message of the assistant to learn from. "
             "Add one, or remove its '\"trained\": false'."
@@ -126,7 +132,7 @@ def parse_row(
     return Document(turns, where)
 
 
-def _plain(text, messages, images, where: str) -> Document:
+def _plain(text, messages, images, where: str, open_turn: bool) -> Document:
     if messages is not None or images is not None:
         raise UserError(
             f"{where}: 'text' stands beside 'messages' or 'images'; expected 'text' alone. "
@@ -134,7 +140,7 @@ def _plain(text, messages, images, where: str) -> Document:
         )
     if not isinstance(text, str):
         raise UserError(f"{where}: 'text' is a {_kind(text)}; expected a string. Put it in quotes.")
-    if not text.strip():
+    if not text.strip() and not open_turn:
         raise UserError(f"{where}: 'text' is empty; expected something to learn. Remove the row.")
     return Document((Turn(None, (Text(text, True),)),), where)
 
@@ -224,7 +230,7 @@ def _locate(source, where: str, image_root: Path | None):
         raise UserError(f"{where}: image {str(source)!r} is a link; expected a file. Download it first.")
     if image_root is None:
         raise UserError(f"{where}: image {str(source)!r} is a path, but there is no image_root to look in.")
-    root = Path(image_root).resolve()
+    root = _resolved(Path(image_root))
     try:
         file = (root / source).resolve()  # follows links, so a link out of the root is seen as leaving it
     except (OSError, RuntimeError, ValueError) as error:
@@ -242,6 +248,11 @@ def _locate(source, where: str, image_root: Path | None):
             f"{where}: image {str(source)!r}: there is {found} at {file}. Mend the path or image_root."
         )
     return file
+
+
+@lru_cache(maxsize=64)
+def _resolved(root: Path) -> Path:
+    return root.resolve()
 
 
 def _known_keys(mapping: dict, known: frozenset, where: str, what: str) -> None:

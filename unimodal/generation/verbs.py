@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image as PILImage
 
 from unimodal.data.document import Document
-from unimodal.data.pictures import fit
+from unimodal.data.pictures import MAX_PIXELS, fit, open_picture
 from unimodal.data.rows import parse_row
 from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
@@ -29,7 +29,6 @@ from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.tokenizer import Tokenizer
 
 BATCH = 32  # conversations that go on together
-MAX_PIXELS = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +198,9 @@ class Unimodal:
         )
 
     def _document(self, row: dict) -> Document:
-        document = parse_row(row, "the conversation", Path.cwd())
+        pictures = [_opened(image) for image in row.get("images") or ()]
+        row = {**row, "images": pictures} if pictures else row
+        document = parse_row(row, "the conversation", max_pixels=MAX_PIXELS, open_turn=True)
         return fit(document, self.model.multiple, MAX_PIXELS)
 
     def _texts(
@@ -236,6 +237,11 @@ def load(name: str | Path, device: str | None = None) -> Unimodal:
     model, tokenizer = load_model(find_model(str(name)))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Unimodal(model.to(device), tokenizer, str(name))
+
+
+def _opened(image: Any) -> Any:
+    """Pictures given by path may lie anywhere: here a person names them, not a row of a data set."""
+    return open_picture(Path(image), str(image)) if isinstance(image, str | Path) else image
 
 
 def _user(text: str, image: Any = None) -> dict:

@@ -98,6 +98,8 @@ def save_checkpoint(
     Raises UserError if it cannot be written; older checkpoints are then untouched.
     """
     target = checkpoint_path(output, step)
+    for leftover in target.parent.glob(f"{PARTIAL}*"):  # of a run that was killed while saving
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         with whole_folder(target) as folder:
             (folder / "model").mkdir()

@@ -90,7 +90,7 @@ class OutputSection(Section):
     tensorboard: bool = False
 
 
-ModelSection = TypeVar("ModelSection", bound=Section)
+ModelSection = TypeVar("ModelSection", bound=BaseModel)
 
 
 class Recipe(Section, Generic[ModelSection]):
@@ -119,7 +119,7 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{key}".lstrip(".")).items()}
 
 
-def _section_of(kind: Any, where: str) -> type[Section]:
+def _section_of(kind: Any, where: str) -> type[BaseModel]:
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{where}: model.kind is {kind!r}; expected one of {', '.join(sorted(KINDS))}.")
     module, name = KINDS[kind].split(":")

@@ -82,7 +82,7 @@ class Log:
             columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None))
             self._progress = Progress(*columns, console=self.console, auto_refresh=False)
             self._task = self._progress.add_task("", total=steps, completed=done)
-            self._status = Text("", overflow="ellipsis", no_wrap=True)
+            self._status = Text("")
             # Refreshed twice a second only: the display must not cost training time.
             self._live = Live(Group(self._progress, self._status), console=self.console, refresh_per_second=2)
 

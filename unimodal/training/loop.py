@@ -19,7 +19,6 @@ from unimodal.errors import UserError
 from unimodal.training.checkpoint import checkpoint_path, complete_checkpoints
 from unimodal.training.config import Recipe, changes
 from unimodal.training.log import Log
-from unimodal.training.optimizers import trained
 from unimodal.training.run import Run
 from unimodal.training.signals import StopRequest
 from unimodal.training.tally import Tally, merge_bins
@@ -85,7 +84,7 @@ def _optimizer_step(run: Run, tally: Tally, meter: Meter) -> float:
         tally.add_bins(losses.bins)
         parts.append(losses)
 
-    parameters = [p for p in trained(run.module).values() if p.grad is not None]
+    parameters = [p for p in run.parameters if p.grad is not None]
     limit = math.inf if train.max_grad_norm is None else train.max_grad_norm
     norm = torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
     names = list(parts[0].sums)
@@ -188,7 +187,7 @@ def train(recipe: Recipe) -> Path:
 def _introduce(run: Run, log: Log) -> None:
     """Print the recipe and every choice that was made for the user."""
     log.recipe(run.recipe.to_yaml())
-    count = sum(p.numel() for p in trained(run.module).values())
+    count = sum(p.numel() for p in run.parameters)
     frozen = sum(p.numel() for p in run.module.parameters()) - count
     log.say(f"{count / 1e6:.2f} M trained parameters, {frozen / 1e6:.2f} M frozen")
     log.say(f"{run.accelerator.num_processes} process(es) on {run.accelerator.device.type}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -59,6 +59,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator, stop: StopRequest) -> None:
         train, output = recipe.train, recipe.output.dir
+        _only_data_parallel(accelerator)
         self.recipe, self.accelerator, self.stop = recipe, accelerator, stop
         checkpoint = find_checkpoint(train.resume, output)
         state, tensors = read_checkpoint(checkpoint) if checkpoint else ({}, {})
@@ -77,6 +78,7 @@ class Run:
         if train.gradient_checkpointing:
             _enable_checkpointing(self.module)
         self.forward = accelerator.prepare(Forward(self.trainee, self.precision.autocast))
+        self.parameters = list(trained(self.module).values())
         self.optimizers = build_optimizers(self.module, train, self.precision.orthogonalise)
         self.ema = None if train.ema_decay is None else Ema(self.module, train.ema_decay)
         if state:
@@ -194,6 +196,15 @@ def _enable_checkpointing(module: nn.Module) -> None:
     if not hasattr(module, "gradient_checkpointing_enable"):
         raise UserError(f"train.gradient_checkpointing: {type(module).__name__} cannot; set it to false.")
     module.gradient_checkpointing_enable()
+
+
+def _only_data_parallel(accelerator: Accelerator) -> None:
+    kinds = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if accelerator.distributed_type not in kinds:
+        raise UserError(
+            f"accelerate is set up for {accelerator.distributed_type.value}; training here is data-parallel "
+            "only. Start it with `torchrun --nproc-per-node=N` or without a launcher."
+        )
 
 
 def _agreed_precision(asked: str, accelerator: Accelerator, resumed: dict[str, str] | None) -> Precision:

@@ -23,13 +23,16 @@ class _Shards(IterableDataset):
         self.trainee, self.rank, self.world = trainee, rank, world
         self.states, self.first = states, first
 
-    def __iter__(self) -> Iterator[tuple[int, Batch]]:
+    def __iter__(self) -> Iterator[tuple[int, Batch | UserError]]:
         worker = get_worker_info()
         n = len(self.states)
         # The loader asks worker 0 first, which therefore serves the shard whose turn it is.
         shard = (self.first + (worker.id if worker else 0)) % n
-        for batch in self.trainee.batches(self.states[shard], self.rank * n + shard, self.world * n):
-            yield shard, batch
+        try:
+            for batch in self.trainee.batches(self.states[shard], self.rank * n + shard, self.world * n):
+                yield shard, batch
+        except UserError as error:
+            yield shard, error  # raised by the loader it would reach the user as a page of tracebacks
 
 
 def _start_worker(worker: int) -> None:
@@ -67,6 +70,8 @@ class Stream:
 
     def __next__(self) -> Batch:
         shard, batch = next(self._items)
+        if isinstance(batch, UserError):
+            raise batch
         shards = list(self.state["shards"])
         shards[shard] = batch.state
         self.state = {"shards": shards, "next": (shard + 1) % len(shards)}

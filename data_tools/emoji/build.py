@@ -41,6 +41,21 @@ class Made:
     alike: int = 0
     shaping: str = ""
 
+    def summary(self) -> str:
+        """What was written and left out, in lines for a person."""
+        lines = [f"{self.pictures} pictures, text shaped by {self.shaping}"]
+        for split, rows in self.rows.items():
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(rows.items()))
+            lines.append(f"{split}: {rows.total()} rows of {self.families[split]} families ({kinds})")
+        if self.left_out:
+            names = "; ".join(self.left_out[:3])
+            lines.append(
+                f"left out: {len(self.left_out)} emoji that the font does not show as one ({names} ...)"
+            )
+        if self.alike:
+            lines.append(f"left out: edits between {self.alike} pairs that the font draws alike")
+        return "\n".join(lines)
+
 
 def make_emoji(
     out: str | Path,
@@ -56,7 +71,7 @@ def make_emoji(
 
     font      a colour font; Noto Color Emoji where Debian puts it if None
     size      side of the pictures in pixels
-    val       share of the families that are held out, of every sort of family (with tones, with directions, ...)
+    val       share of families held out, of every sort (with tones, with directions, ...)
     names     Unicode's emoji-test.txt; where Debian puts it if None
     keep      takes a part of the emoji only
     progress  called with (emoji drawn, emoji in all)

@@ -1,0 +1,109 @@
+"""The model: packed equals alone, nothing looks at noise, gradients reach everything."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.documents import picture, random_document, tokenizer
+from tests.models import tiny_model
+from unimodal.attention.door import use_backend
+from unimodal.data.document import Document, Image, Text, Turn
+from unimodal.diffusion.process import FLOW, velocity
+from unimodal.paths.path import Corrupted
+from unimodal.sequence.layout import layout
+from unimodal.sequence.pack import pack_sequences
+
+
+def lay(model, document):
+    return layout(document, tokenizer(), model.path, model.multiple)
+
+
+def noise_of_the_picture(latents, owner, images, generator):
+    """Noise that depends on the picture alone, so that a document is noised alike wherever it is packed."""
+    eps = torch.sin(latents * 50)
+    times = torch.full((images,), 0.6)
+    return Corrupted(FLOW.noised(latents, eps, torch.tensor(0.6)), velocity(latents, eps), owner, times)
+
+
+@pytest.mark.parametrize("experts", ["shared", "mot"])
+@pytest.mark.parametrize("backend", ["naive", "sdpa", "flash"])
+def test_packed_equals_alone(monkeypatch, experts, backend):
+    model = tiny_model(experts=experts)
+    monkeypatch.setattr(model.path, "corrupt", noise_of_the_picture)
+    use_backend(backend)
+    sequences = [lay(model, random_document(np.random.default_rng(seed))) for seed in range(6)]
+    together = model(pack_sequences(sequences, sum(map(len, sequences)) + 9), torch.Generator())
+    use_backend("naive")
+    alone = [model(pack_sequences([sequence]), torch.Generator()) for sequence in sequences]
+    use_backend(None)
+    torch.testing.assert_close(together.text, sum(x.text for x in alone), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together.image, sum(x.image for x in alone), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together.image_each, torch.cat([x.image_each for x in alone]))
+
+
+def test_later_text_never_sees_the_noise():
+    """Two draws of noise give one text loss, and one with clean pictures gives another."""
+    model = tiny_model()
+    document = Document(
+        (
+            Turn("user", (Text("a red circle"),)),
+            Turn("assistant", (Image(picture(np.random.default_rng(0)), True), Text("two", True))),
+        )
+    )
+    pack = pack_sequences([lay(model, document)])
+    first, second = (model(pack, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    assert first.text == second.text
+    assert first.image != second.image
+    pack.pixels[0] = 255 - pack.pixels[0]
+    assert model(pack, torch.Generator().manual_seed(1)).text != first.text
+
+
+@pytest.mark.parametrize("experts", ["shared", "mot"])
+def test_gradients_reach_every_weight_and_not_the_frozen_codec(experts):
+    model = tiny_model(experts=experts, tie_word_embeddings=False, attention_bias=True)
+    model.codec.requires_grad_(False)
+    sequences = [lay(model, random_document(np.random.default_rng(seed))) for seed in range(6)]
+    losses = model(pack_sequences(sequences), torch.Generator().manual_seed(0))
+    (losses.text + losses.image).backward()
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            assert weight.grad is not None and weight.grad.abs().sum() > 0, name
+
+
+def test_gradient_checkpointing_changes_nothing():
+    sequences = None
+    gradients = []
+    for checkpointing in (False, True):
+        model = tiny_model()
+        sequences = sequences or [lay(model, random_document(np.random.default_rng(s))) for s in range(3)]
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        losses = model(pack_sequences(sequences), torch.Generator().manual_seed(0))
+        (losses.text + losses.image).backward()
+        gradients.append(model.decoder.layers[0].experts[0].mlp.up_proj.weight.grad)
+    assert torch.equal(*gradients)
+
+
+def test_overfits_a_few_documents():
+    model = tiny_model()
+    sequences = [lay(model, random_document(np.random.default_rng(seed))) for seed in range(4)]
+    pack = pack_sequences(sequences)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    values = []
+    for _ in range(150):
+        losses = model(pack, torch.Generator().manual_seed(0))
+        loss = losses.text / (pack.labels >= 0).sum() + losses.image / 20
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(float(losses.text))
+    assert values[-1] < 0.02 * values[0]
+
+
+def test_text_only_pack_touches_the_path_for_all_reduce():
+    model = tiny_model()
+    document = Document((Turn("user", (Text("how many"),)), Turn("assistant", (Text("two", True),))))
+    losses = model(pack_sequences([lay(model, document)]), torch.Generator())
+    assert losses.image == 0
+    losses.image.backward()
+    assert model.path.head.weight.grad is not None

@@ -1,0 +1,44 @@
+"""Tiny models for tests: width 32, two layers, raw pixel patches as codec, so seconds each."""
+
+import torch
+
+from tests.documents import tokenizer
+from unimodal.generation.verbs import Unimodal
+from unimodal.images.codec import PixelPatches
+from unimodal.model.config import DropTable, ModelConfig, Sampling
+from unimodal.model.unified import UnifiedModel
+
+
+def tiny_config(**changes) -> ModelConfig:
+    """A configuration of a few thousand parameters."""
+    fields = dict(
+        vocab_size=len(tokenizer()),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        image_size=8,
+        rope_theta=100.0,
+        sampling=Sampling(steps=3, guidance=2.0, image_guidance=1.5),
+        drop=DropTable(text=0.2, image=0.1, both=0.1),
+    )
+    return ModelConfig(**fields | changes)
+
+
+def tiny_model(seed: int = 0, **changes) -> UnifiedModel:
+    """A random model whose every weight matters: the zero-initialised head is made random too."""
+    torch.manual_seed(seed)
+    model = UnifiedModel(tiny_config(**changes), PixelPatches(4))
+    for name, weight in model.named_parameters():
+        if weight.dim() == 1 or "head" in name:
+            torch.nn.init.normal_(weight, mean=1.0 if "norm" in name else 0.0, std=0.2)
+        else:
+            torch.nn.init.normal_(weight, std=0.15)
+    return model.eval()
+
+
+def tiny(seed: int = 0, **changes) -> Unimodal:
+    """A loaded tiny model."""
+    return Unimodal(tiny_model(seed, **changes), tokenizer(), "tiny")
