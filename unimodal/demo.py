@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from unimodal.chat.terminal import Screen
+from unimodal.chat.session import Session, Settings
+from unimodal.chat.terminal import Screen, printable
 from unimodal.commands.recipes import find_recipe
 from unimodal.errors import UserError
 
@@ -47,6 +49,8 @@ Tiles = list[tuple[Image.Image, str]]
 
 def tour(model: Any, console: Console, show: Callable[[Image.Image], None]) -> Tiles:
     """Every verb once, on fixed prompts; prints answers, shows pictures, returns them with captions."""
+    from unimodal.generation.verbs import Picture, Piece
+
     tiles: Tiles = []
     drawn = model.generate(list(DRAW), seed=SEED)
     edited = model.edit(drawn, list(EDITS), seed=SEED)
@@ -58,21 +62,16 @@ def tour(model: Any, console: Console, show: Callable[[Image.Image], None]) -> T
             console.print(f"[bold]{verb}[/]  {words}")
             show(image)
             tiles.append((image, words))
-        console.print(f"[bold]ask[/]   {question} [green]{answer}[/]")
-    reply = model.chat([{"role": "user", "content": WRITE}])
-    console.print(f"[bold]write[/] {WRITE} [green]{reply.text}[/]")
-    messages: list[dict] = []
-    images: list[Image.Image] = []
-    for said in TALK:
-        messages.append({"role": "user", "content": said})
-        reply = model.chat(messages, images, seed=SEED)
-        console.print(f"[bold]chat[/]  {said} [green]{reply.text}[/]")
-        for image in reply.images:
-            show(image)
-            tiles.append((image, said))
-        content = "".join(part if isinstance(part, str) else "<image>" for part in reply.parts)
-        messages.append({"role": "assistant", "content": content})
-        images.extend(reply.images)
+        console.print(f"[bold]ask[/]   {question} [green]{escape(printable(answer))}[/]")
+    session = Session(model, Settings(seed=SEED))
+    for verb, said in (("write", WRITE), *(("chat", said) for said in TALK)):
+        events = list(session.say(said))
+        text = "".join(event.text for event in events if isinstance(event, Piece))
+        console.print(f"[bold]{verb:5}[/] {said} [green]{escape(printable(text))}[/]")
+        for event in events:
+            if isinstance(event, Picture):
+                show(event.image)
+                tiles.append((event.image, said))
     return tiles
 
 

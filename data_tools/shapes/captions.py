@@ -41,7 +41,7 @@ def _pair_of(rng: Random, world: World, key: bool) -> dict[str, str]:
 
 def _single(rng: Random, world: World) -> Spec:
     named = _pair_of(rng, world, key=True)
-    if world.keys == world.pairs and rng.random() < 0.6:
+    if world.open_colours and rng.random() < 0.6:
         del named["colour"]
     what = rng.random()
     if what < 0.35:
@@ -57,19 +57,18 @@ def _two(rng: Random, world: World) -> Spec:
     while second.shape == first.shape:
         second = Group(**_pair_of(rng, world, key=False))
     second = replace(second, colour=None)
-    if world.keys == world.pairs and rng.random() < 0.7:
+    if world.open_colours and rng.random() < 0.7:
         first = replace(first, colour=None)
     return Spec((first, second) if rng.random() < 0.5 else (second, first))
 
 
 def _counting(rng: Random, world: World) -> Spec:
     named = _pair_of(rng, world, key=True)
-    if world.keys == world.pairs:
-        what = rng.random()
-        if what < 0.35:
-            del named["colour"]
-        elif what < 0.42:
-            del named["shape"]
+    what = rng.random()
+    if what < 0.35 and world.open_colours:
+        del named["colour"]
+    elif what > 0.93 and world.keys == world.pairs:
+        del named["shape"]
     many = Group(**named, count=rng.randint(2, 4))
     if many.shape is None or many.count == 4 or rng.random() < 0.75:
         return Spec((many,))
@@ -95,7 +94,7 @@ def _position(rng: Random, world: World) -> Spec:
     if rng.random() < 0.2:
         here, there = rng.sample(CELLS, 2)
         return Spec((replace(first, cell=here), replace(second, cell=there)))
-    if world.keys == world.pairs and rng.random() < 0.3:
+    if world.open_colours and rng.random() < 0.3:
         first, second = replace(first, colour=None), replace(second, colour=None)
     if rng.random() < 0.5:
         first, second = second, first

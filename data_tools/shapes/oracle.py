@@ -109,6 +109,8 @@ def read_scene(pixels: np.ndarray, shapes: tuple[str, ...] = SHAPES) -> Scene | 
         return Scene(tuple(Thing(cell, s, c, size) for cell, (s, c, size) in found), background)
 
     best = _misfits(_cells(soft, background), templates.flat).argmin(1)
+    if np.array_equal(render(scene_of(best), canvas), pixels):
+        return scene_of(best)
     for _ in range(2):  # the second time round knows what stands in the neighbouring cells
         flat = _cells(_sharpened(soft, render(scene_of(best), canvas)), background)
         misfits = _misfits(flat, templates.flat)  # (9, K)

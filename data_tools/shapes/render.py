@@ -141,7 +141,7 @@ def changed_mask(before: Scene, after: Scene, canvas: int = CANVAS) -> np.ndarra
     def put(things: set[Thing], value: bool) -> None:
         for thing in things:
             covered = mask(thing.shape, thing.size, canvas)
-            touched[box(thing.cell, canvas)][covered > 0.99 if not value else covered > 0] = value
+            touched[box(thing.cell, canvas)][covered > 0 if value else covered == 1] = value
 
     put(old & new, False)
     put(old ^ new, True)

@@ -4,7 +4,7 @@ A `Scene` is a value: sorted, comparable, hashable.  A `World` says which (colou
 all and which ones the key thing of an example is drawn from; the three splits are three worlds.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from random import Random
@@ -95,11 +95,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class World:
-    """Which pairs occur (`pairs`), and which ones the key thing of an example is taken from (`keys`)."""
+    """Which pairs occur (`pairs`), and which ones the key thing of an example is taken from (`keys`).
+
+    `open_colours`: whether a caption may leave the colour of the key thing to the painter.
+    """
 
     pairs: tuple[Pair, ...]
     keys: tuple[Pair, ...]
-    shapes: tuple[str, ...] = field(default=SHAPES)
+    shapes: tuple[str, ...] = SHAPES
+    open_colours: bool = True
 
     @cache  # noqa: B019  (a handful of worlds live as long as the program)
     def options(self, shape: str | None, colour: str | None, key: bool = False) -> tuple[Pair, ...]:
@@ -116,7 +120,7 @@ SEEN = tuple(pair for pair in ALL_PAIRS if pair not in HELD_OUT)
 WORLDS = {
     "train": World(SEEN, SEEN),
     "val": World(SEEN, SEEN),
-    "unseen": World(ALL_PAIRS, HELD_OUT),
+    "unseen": World(ALL_PAIRS, HELD_OUT, open_colours=False),
 }
 
 

@@ -181,7 +181,7 @@ def test_guidance_one_equals_no_guidance_and_steps_are_counted():
 def test_guidance_with_an_untrained_null_is_refused():
     model = tiny(drop=dict(text=0.0, image=0.0, both=0.0))
     model.generate("two", guidance=1.0)
-    with pytest.raises(UserError, match="text dropped.*drop.text = 0"):
+    with pytest.raises(UserError, match=r"text dropped.*drop\.text = 0"):
         model.generate("two", guidance=2.0)
 
 

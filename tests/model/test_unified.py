@@ -96,7 +96,7 @@ def test_overfits_a_few_documents():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        values.append(float(losses.text))
+        values.append(losses.text.item())
     assert values[-1] < 0.02 * values[0]
 
 

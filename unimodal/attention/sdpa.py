@@ -44,12 +44,16 @@ def prepare(q_marks: Marks, k_marks: Marks) -> Tensor | Batches:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, prepared: Tensor | Batches) -> Tensor:
     """Attention on (B, N, T, H)."""
-    dtype = q.dtype
-    if q.device.type == "cpu":
-        # On CPU the backward kernel in bfloat16 takes four times as long as in float32.
-        q, k, v = q.float(), k.float(), v.float()
+    if q.device.type != "cpu" or q.dtype == torch.float32:
+        return _attend(q, k, v, prepared)
+    # On CPU the backward kernel in bfloat16 takes four times as long as in float32.
+    with torch.autocast("cpu", enabled=False):
+        return _attend(q.float(), k.float(), v.float(), prepared).to(q.dtype)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, prepared: Tensor | Batches) -> Tensor:
     if isinstance(prepared, Tensor):
-        return scaled_dot_product_attention(q, k, v, attn_mask=prepared.to(q.dtype)).to(dtype)
+        return scaled_dot_product_attention(q, k, v, attn_mask=prepared.to(q.dtype))
     slots = [x[0].transpose(0, 1).index_select(0, prepared.gather) for x in (q, k, v)]  # (S, N, H)
     outputs, start = [], 0
     for (n, length), mask in zip(prepared.shapes, prepared.masks):
@@ -59,7 +63,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, prepared: Tensor | Batches) -> Tenso
         start = end
     flat = [output.flatten(0, 1) for output in outputs]
     zero = flat[0].new_zeros(1, *flat[0].shape[1:])
-    return torch.cat([*flat, zero]).index_select(0, prepared.scatter).transpose(0, 1)[None].to(dtype)
+    return torch.cat([*flat, zero]).index_select(0, prepared.scatter).transpose(0, 1)[None]
 
 
 def _additive(mask: Tensor) -> Tensor:

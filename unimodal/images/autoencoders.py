@@ -6,12 +6,13 @@ import takes longer than everything else in the start of a chat; the plain Autoe
 
 import json
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from unimodal.errors import UserError, nearest
-from unimodal.images.dcae import PlainAutoencoderDC, is_plain
+from unimodal.images.dcae import ATTENTION, DEFAULTS, PlainAutoencoderDC, is_plain
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # The version whose format save() writes for networks that are built without diffusers.
@@ -74,6 +75,21 @@ def build(config: dict) -> nn.Module:
         return CLASSES[name][0](config)
     except (TypeError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise UserError(f"no {name} can be built from this configuration: {error}") from error
+
+
+def check_arguments(config: dict) -> None:
+    """Raise UserError if `config` names an argument that its class does not have."""
+    name = _class_of(config)
+    if name == "AutoencoderDC":
+        known = DEFAULTS.keys() | ATTENTION
+    else:
+        import diffusers
+
+        known = signature(getattr(diffusers, name)).parameters.keys()
+    for key in config.keys() - known - {"_class_name"}:
+        raise UserError(
+            f"{name} has no argument {key!r}{nearest(key, known)}; it has {', '.join(sorted(known))}."
+        )
 
 
 def load_weights(network: nn.Module, folder: Path) -> None:

@@ -61,7 +61,7 @@ class Codec(nn.Module):
         if height % self.stride or width % self.stride:
             raise UserError(
                 f"a picture of {height}x{width} pixels does not fit a codec of stride {self.stride}; "
-                f"expected sides that are multiples of {self.stride}. Scale it with unimodal.data.pictures.fit."
+                f"expected sides that are multiples of {self.stride}. Scale it (unimodal.data.pictures.fit)."
             )
         return (self.to_raw(pixels) - self.mean[:, None, None]) / self.std[:, None, None]
 

@@ -45,7 +45,7 @@ FIXED = (
     "decoder_in_shortcut",
     "decoder_conv_act_fn",
 )
-IGNORED = {"attention_head_dim", "encoder_qkv_multiscales", "decoder_qkv_multiscales"}  # of attention alone
+ATTENTION = {"attention_head_dim", "encoder_qkv_multiscales", "decoder_qkv_multiscales"}  # of no meaning here
 
 
 def is_plain(config: dict) -> bool:
@@ -55,7 +55,7 @@ def is_plain(config: dict) -> bool:
         values = value if isinstance(value, list | tuple) else [value]
         return all(v == expected for v in values)
 
-    known = DEFAULTS.keys() | IGNORED
+    known = DEFAULTS.keys() | ATTENTION
     return all(name in known or name.startswith("_") for name in config) and all(
         same(config.get(name, DEFAULTS[name]), DEFAULTS[name]) for name in FIXED
     )

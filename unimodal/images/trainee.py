@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unimodal.data.mixture import Mixture
 from unimodal.errors import UserError
 from unimodal.images import losses as terms
+from unimodal.images.autoencoders import check_arguments
 from unimodal.images.clutter import clutter
 from unimodal.images.codec import DiffusersCodec, load_codec
 from unimodal.training.config import Recipe, Section
@@ -72,7 +73,9 @@ class CodecModelSection(Section):
     def _codec(self) -> DiffusersCodec:
         if not self.init_from:
             if self.train_encoder:
-                return DiffusersCodec(self.config | {"_class_name": self.class_name}, self.fold)
+                config = self.config | {"_class_name": self.class_name}
+                check_arguments(config)
+                return DiffusersCodec(config, self.fold)
             raise UserError("model.train_encoder is false, but there is no encoder: set model.init_from")
         said = {"class_name", "config", "fold"} & self.model_fields_set
         if said:

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from unimodal.attention.door import Plan, attend
 from unimodal.model.cache import KVCache
 from unimodal.model.config import ModelConfig
+from unimodal.model.norm import RMSNorm
 from unimodal.model.rope import inverse_frequencies, rotate, rotation
 
 Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -37,8 +38,8 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, kv_heads * head, bias=bias)
         self.o_proj = nn.Linear(heads * head, width, bias=False)
         eps = config.rms_norm_eps
-        self.q_norm = nn.RMSNorm(head, eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(head, eps) if config.qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(head, eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(head, eps) if config.qk_norm else nn.Identity()
 
     def project(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (..., N, H), keys and values (..., M, H), before rotation."""
@@ -68,9 +69,9 @@ class Expert(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
     def before(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,7 +131,7 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.register_buffer(
             "frequencies", inverse_frequencies(config.head_dim, config.rope_theta), persistent=False
         )

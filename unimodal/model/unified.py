@@ -136,9 +136,8 @@ class UnifiedModel(nn.Module):
         if not drawn:
             return PackLosses(text, self._untouched() + text.new_zeros(()), zero, zero)
         each = self.path.loss(hidden[target_at], seen)  # (P,)
-        mean = torch.zeros(len(drawn), device=each.device).index_reduce(
-            0, owner, each.detach(), "mean", include_self=False
-        )
+        positions = torch.bincount(owner, minlength=len(drawn))
+        mean = torch.bincount(owner, weights=each.detach(), minlength=len(drawn)) / positions
         return PackLosses(text, each.sum(), mean, seen.times)
 
     def _untouched(self) -> Tensor:

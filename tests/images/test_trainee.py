@@ -1,0 +1,208 @@
+"""Training a codec: its pictures, its losses, and the one loop around them."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.images.networks import DC, KL, TINY, pictures, saved
+from unimodal.errors import UserError
+from unimodal.images.codec import PixelPatches, load_codec
+from unimodal.images.trainee import CodecTrainee, cut, to_signal
+from unimodal.training import precision
+from unimodal.training.config import parse_recipe
+from unimodal.training.loop import train
+
+NETWORKS = {"AutoencoderDC": DC, "AutoencoderKL": KL, "AutoencoderTiny": TINY}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(precision, "gemm_rate", lambda device, dtype: 1e9)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Ten rows, each a picture of one colour; every fifth row is text alone."""
+    lines = []
+    for k in range(10):
+        Image.new("RGB", (24, 20), (25 * k, 255 - 25 * k, 128)).save(tmp_path / f"{k}.png")
+        lines.append(f'{{"messages": [{{"role": "user", "content": "picture {k}"}}, ')
+        content = '"<image>"}], "images": ["%d.png"]}' % k if k % 5 else '"none"}]}'  # noqa: UP031
+        lines[-1] += '{"role": "assistant", "content": ' + content
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def recipe(rows, out, class_name="AutoencoderDC", steps=2, **model):
+    if "init_from" not in model:
+        model = {"class_name": class_name, "config": NETWORKS[class_name]} | model
+    section = {"kind": "codec", "image_size": 16, "batch_size": 4, "measured": 16, "clutter": 0.3} | model
+    return parse_recipe(
+        {
+            "model": section,
+            "data": {"sources": [{"path": str(rows)}], "workers": 0},
+            "train": {"steps": steps, "precision": "fp32", "ema_decay": None, "learning_rate": 0.003},
+            "output": {"dir": str(out)},
+        },
+        "test",
+    )
+
+
+def build(rows, tmp_path, **model) -> CodecTrainee:
+    torch.manual_seed(0)
+    settings = recipe(rows, tmp_path / "out", **model)
+    return settings.model.build(settings)
+
+
+def total(trainee: CodecTrainee, batch, seed: int = 0) -> torch.Tensor:
+    losses = trainee.losses(batch, torch.Generator().manual_seed(seed))
+    counts = trainee.count(batch)
+    assert losses.sums.keys() == counts.keys() == losses.weights.keys()
+    return sum(losses.weights[name] * value / counts[name] for name, value in losses.sums.items())
+
+
+@pytest.mark.parametrize("class_name", NETWORKS)
+def test_overfitting_one_batch_lowers_the_loss(class_name, rows, tmp_path):
+    trainee = build(rows, tmp_path, class_name=class_name, noise=0.05)
+    batch = next(trainee.batches(None, 0, 1))
+    optimizer = torch.optim.AdamW(trainee.module.parameters(), lr=3e-3)
+    before = total(trainee, batch).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        total(trainee, batch).backward()
+        optimizer.step()
+    assert total(trainee, batch).item() < 0.6 * before
+
+
+def test_batches_go_on_where_they_stopped_and_shards_share_the_numbers(rows, tmp_path):
+    trainee = build(rows, tmp_path)
+    alone = list(islice(trainee.batches(None, 0, 1), 6))
+    again = list(islice(trainee.batches(alone[2].state, 0, 1), 3))
+    for a, b in zip(alone[3:], again):
+        assert a.ids == b.ids
+        assert np.array_equal(a.pictures, b.pictures)
+    shards = [list(islice(trainee.batches(None, rank, 2), 3)) for rank in (0, 1)]
+    ids = [i for shard in shards for batch in shard for i in batch.ids]
+    assert len(set(ids)) > 4
+    assert {i for b in alone[:4] for i in b.ids} <= set(ids)
+    assert not {i for b in shards[0] for i in b.ids if "clutter" in i} & {
+        i for b in shards[1] for i in b.ids if "clutter" in i
+    }
+
+
+def test_rows_without_pictures_are_passed_over(rows, tmp_path):
+    trainee = build(rows, tmp_path, clutter=0.0)
+    ids = {i for batch in islice(trainee.batches(None, 0, 1), 20) for i in batch.ids}
+    assert {int(i.rsplit(":", 1)[1]) for i in ids} == {2, 3, 4, 5, 7, 8, 9, 10}  # lines 1 and 6 are text
+
+
+def test_a_mixture_without_any_picture_is_an_error(tmp_path):
+    path = tmp_path / "text.jsonl"
+    path.write_text('{"text": "no picture here"}\n', encoding="utf-8")
+    trainee = build(path, tmp_path, clutter=0.0)
+    with pytest.raises(UserError, match="hold no picture"):
+        next(trainee.batches(None, 0, 1))
+
+
+def test_a_cut_is_a_part_of_the_picture_and_small_ones_are_scaled_up():
+    picture = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
+    part = cut(picture, 16, np.random.default_rng(0))
+    windows = np.lib.stride_tricks.sliding_window_view(picture, (16, 16, 3))[:, :, 0]
+    assert (windows == part).all((2, 3, 4)).any()
+    assert np.array_equal(cut(picture[:16, :16], 16, np.random.default_rng(0)), picture[:16, :16])
+    assert cut(picture[:5, :9], 16, np.random.default_rng(0)).shape == (16, 16, 3)
+
+
+def test_signal_and_back():
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    signal = to_signal(pixels)
+    assert signal.min() == -1
+    assert signal.max() == 1
+    back = ((signal + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(back, pixels)
+
+
+@pytest.mark.parametrize("class_name", NETWORKS)
+def test_the_loop_trains_a_codec_folder(class_name, rows, tmp_path):
+    folder = train(recipe(rows, tmp_path / "out", class_name))
+    codec = load_codec(folder)
+    assert (codec.std != 1).all()
+    assert (folder / "recipe.yaml").is_file()
+    with torch.no_grad():
+        assert codec.decode(codec.encode(pictures())).shape == (2, 3, 16, 24)
+
+
+def test_saved_latents_are_normalised_over_fresh_pictures(rows, tmp_path):
+    trainee = build(rows, tmp_path)
+    (tmp_path / "codec").mkdir()
+    trainee.save(tmp_path / "codec", trainee.module)
+    codec = load_codec(tmp_path / "codec")
+    with torch.no_grad():
+        latents = torch.cat([codec.encode(batch) for batch in trainee._fresh("cpu")])
+    assert latents.mean((0, 2, 3)).abs().max() < 1e-3
+    assert (latents.std((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-3
+
+
+def test_training_only_the_decoder_leaves_latents_alone(rows, tmp_path):
+    before = load_codec(train(recipe(rows, tmp_path / "first")))
+    settings = recipe(rows, tmp_path / "second", init_from=str(tmp_path / "first/model"), train_encoder=False)
+    after = load_codec(train(settings))
+    pixels = pictures()
+    with torch.no_grad():
+        latents = before.encode(pixels)
+        assert torch.equal(after.encode(pixels), latents)
+        assert not torch.equal(after.decode(latents), before.decode(latents))
+
+
+def test_samples_show_originals_over_reconstructions(rows, tmp_path):
+    trainee = build(rows, tmp_path)
+    sheet = trainee.samples(3)
+    assert sheet.size == (8 * 16, 4 * 16)
+    assert np.array_equal(np.asarray(sheet), np.asarray(trainee.samples(3)))
+    assert not np.array_equal(np.asarray(sheet), np.asarray(trainee.samples(4)))
+
+
+def test_flops_are_three_forwards_of_every_picture(rows, tmp_path):
+    trainee = build(rows, tmp_path, config=DC | {"encoder_layers_per_block": (1, 1, 1)})
+    flops = trainee.flops(next(trainee.batches(None, 0, 1)))
+    counted = 0
+
+    def count(layer, inputs, output):
+        nonlocal counted
+        counted += 2 * layer.weight[0].numel() * output[0].numel()
+
+    for layer in trainee.module.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        trainee.module.decode(trainee.module.encode(pictures(1, 16, 16)))
+    assert flops == 3 * 4 * counted
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"image_size": 18}, r"image_size = 18 is no multiple .* 4"),
+        ({"train_encoder": False}, "set model.init_from"),
+        ({"fold": 2}, "in_channels = 12"),
+        ({"config": {"latent_chanels": 4}}, "did you mean 'latent_channels'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(model, message, rows, tmp_path):
+    with pytest.raises(UserError, match=message):
+        build(rows, tmp_path, **model)
+
+
+def test_init_from_brings_its_own_network(rows, tmp_path):
+    saved("dc", tmp_path / "codec")
+    assert build(rows, tmp_path, init_from=str(tmp_path / "codec")).module.channels == 6
+    with pytest.raises(UserError, match=r"model\.config and model\.init_from exclude"):
+        build(rows, tmp_path, init_from=str(tmp_path / "codec"), config=DC)
+    PixelPatches(8).save(tmp_path / "pixels")
+    with pytest.raises(UserError, match="nothing to train"):
+        build(rows, tmp_path, init_from=str(tmp_path / "pixels"))
