@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MODEL = "shapes-base"
 FOLDER = Path("demo")
 SEED = 7
+ROWS = 300  # that teach the new word
 JUDGED = 32  # prompts of each kind, before and after
 
 DRAW = (
@@ -84,13 +85,13 @@ def judge(
     """
     import numpy as np
 
-    from data_tools.shapes.novel import SHAPES
-    from data_tools.shapes.oracle import Unreadable, read_scene
+    from data_tools.shapes.novel import read_novel
+    from data_tools.shapes.oracle import Unreadable
 
     def right(examples: list["Example"]) -> tuple[int, list[Image.Image]]:
         steps = [example.steps[0] for example in examples]
         pictures = model.generate([step.text for step in steps], seed=SEED)
-        scenes = [read_scene(np.asarray(picture), SHAPES) for picture in pictures]
+        scenes = [read_novel(np.asarray(picture)) for picture in pictures]
         good = [not isinstance(s, Unreadable) and step.drawn_right(None, s) for step, s in zip(steps, scenes)]
         return sum(good), pictures
 
@@ -111,18 +112,23 @@ def teach(model: Any, console: Console) -> tuple[Path, Tiles]:
 
     old = [example("t2i", "val", SEED, i) for i in range(JUDGED)]
     questions = [example("vqa", "val", SEED, i) for i in range(JUDGED)]
-    new = [novel.example("t2i", "val", SEED, i) for i in range(JUDGED)]
-    console.rule(f"a word it has never seen: {novel.WORD}")
+    new = [novel.novel_example("t2i", "val", SEED, i) for i in range(JUDGED)]
+    console.rule(f"a word it has never seen: {novel.SHAPE}")
     before = judge(model, old, new, questions)
-    output = FOLDER / "new-word"
-    shutil.rmtree(output, ignore_errors=True)  # of an earlier demo
+    rows, output = FOLDER / "rows", FOLDER / "new-word"
+    for folder in rows, output:
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier demo
+    novel.make_novel(rows, ROWS)
     start = time.perf_counter()
-    folder = train(load_recipe(find_recipe("demo"), [f"output.dir={output}"]))
+    recipe = load_recipe(
+        find_recipe("demo"), [f"data.sources.0.path={rows}/train.jsonl", f"output.dir={output}"]
+    )
+    folder = train(recipe)
     seconds = time.perf_counter() - start
     after = judge(load(str(folder)), old, new, questions)
     table = Table("right, judged pixel by pixel", "before", f"after {seconds:.0f} s", header_style="bold")
     for name, key in (
-        (f"draws {novel.WORD} as told, prompts held out", "new"),
+        (f"draws {novel.SHAPE} as told, prompts held out", "new"),
         ("draws what it knew before", "old"),
         ("answers what it knew before", "questions"),
     ):

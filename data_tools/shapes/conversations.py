@@ -39,15 +39,13 @@ def _draw(rng: Random, world: World, again: bool = False) -> Step:
 
 def _possible(spec: captions.Spec | None) -> list[str]:
     """Kinds of edits that can be done in every picture that follows the spec (None: in the one shown)."""
-    kinds = ["recolour", "recolour", "reshape", "add", "remove", "swap"]
+    kinds = ["recolour", "recolour", "reshape", "add", "remove", "swap", "background"]
     if spec is None:
-        return [*kinds, "resize", "move", "background"]
+        return [*kinds, "resize", "move"]
     if all(group.size for group in spec.groups):
         kinds.append("resize")
     if len(spec.groups) == 1 and spec.groups[0].cell is not None:
         kinds.append("move")
-    if spec.background is not None:
-        kinds.append("background")
     return kinds
 
 

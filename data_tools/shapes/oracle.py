@@ -77,8 +77,8 @@ def _templates(background: str, shapes: tuple[str, ...], canvas: int) -> _Templa
 def _paper_of(pixels: np.ndarray) -> str | None:
     """The background that most pixels are near to, or None."""
     colours = np.float32(list(BACKGROUNDS.values()))
-    distance = np.linalg.norm(pixels[:, :, None] - colours, axis=-1)  # (H, W, 4)
-    votes = (distance < PAPER_SPREAD).mean((0, 1))
+    apart = pixels[::2, ::2, None] - colours  # (H / 2, W / 2, 4, 3): every other pixel tells enough
+    votes = (np.square(apart).sum(-1) < PAPER_SPREAD**2).mean((0, 1))
     return tuple(BACKGROUNDS)[votes.argmax()] if votes.max() >= PAPER_SHARE else None
 
 

@@ -16,7 +16,8 @@ from unimodal.errors import UserError
 
 CANVAS = 64
 SUPERSAMPLE = 16
-RADIUS = {"large": 0.455, "small": 0.275}  # half extent of a shape, in widths of a tile
+# Half extent of a shape in widths of a tile; the rim that neighbouring tiles share stays free of ink.
+RADIUS = {"large": 0.45, "small": 0.275}
 
 Point = tuple[float, float]
 
@@ -46,7 +47,7 @@ OUTLINES: dict[str, tuple[list[Point], ...]] = {
     "square": ([(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],),
     "triangle": ([(0.0, -0.95), (1.0, 0.85), (-1.0, 0.85)],),
     "diamond": ([(0.0, -1.0), (0.74, 0.0), (0.0, 1.0), (-0.74, 0.0)],),
-    "star": ([(x, y + 0.08) for x, y in _ring_of_points((1.08, 0.46), 10)],),
+    "star": ([(x, y + 0.08) for x, y in _ring_of_points((1.05, 0.45), 10)],),
     "cross": (
         [
             (-_ARM, -1.0),

@@ -68,10 +68,19 @@ def test_picture_has_thing_at_cell_centre_on_background():
 
 def test_coverage_equals_closed_forms():
     side = 22
-    for size, radius in (("large", 0.455 * side), ("small", 0.275 * side)):
+    for size, radius in (("large", 0.45 * side), ("small", 0.275 * side)):
         assert mask("circle", size).sum() == pytest.approx(np.pi * (0.96 * radius) ** 2, rel=0.03)
         assert mask("square", size).sum() == pytest.approx((2 * 0.86 * radius) ** 2, rel=0.03)
         assert mask("diamond", size).sum() == pytest.approx(2 * radius * 0.74 * radius, rel=0.05)
+
+
+def test_neighbours_do_not_touch():
+    """A picture of two neighbours is the two pictures side by side, also where their tiles share a rim."""
+    for shape in SHAPES:
+        for one, other in ((3, 4), (1, 4)):
+            things = [Thing(cell, shape, "red", "large") for cell in (one, other)]
+            apart = [render(Scene((thing,), "white")) for thing in things]
+            assert (render(Scene(tuple(things), "white")) == np.minimum(*apart)).all()
 
 
 @pytest.mark.parametrize("canvas", [32, 48, 64, 80, 128])

@@ -93,13 +93,16 @@ def preview(
 @make.command()
 def shapes(
     out: Out,
-    count: Annotated[int, typer.Option(min=1, help="Rows of the train split.")] = 10_000,
+    count: Annotated[
+        int, typer.Option(min=1, help="Rows of train; a tenth as many of each other split.")
+    ] = 10_000,
     seed: int = 0,
 ) -> None:
     """Coloured shapes on a grid: drawing, editing, questions, text and conversations, exactly judged."""
     from data_tools.shapes.build import make_shapes
 
-    make_shapes(out, count, seed)
+    for split, rows in make_shapes(out, count, seed).items():
+        typer.echo(f"{out / split}.jsonl: {rows} rows")
 
 
 @make.command()

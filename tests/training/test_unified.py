@@ -1,0 +1,155 @@
+"""The unified trainee through the real loop: tiny model, live shapes rows, everything else as in a recipe."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+import yaml
+
+import unimodal
+from unimodal.data.document import Text
+from unimodal.errors import UserError
+from unimodal.images.codec import PixelPatches
+from unimodal.training.config import load_recipe
+from unimodal.training.loop import train
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Writes a recipe with changes and loads it."""
+    PixelPatches(32).save(tmp_path / "codec")
+    base = {
+        "model": {
+            "codec": str(tmp_path / "codec"),
+            "vocab_size": 300,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "drop": {"text": 0.3, "image": 0.1, "both": 0.1},
+        },
+        "data": {"sources": [{"source": "shapes"}], "tokens": 512, "workers": 0},
+        "train": {"steps": 4, "logging_steps": 1, "save_steps": 2, "precision": "fp32", "optimizer": "muon"},
+        "output": {"dir": str(tmp_path / "run")},
+    }
+
+    def make(*overrides):
+        file = tmp_path / "recipe.yaml"
+        file.write_text(yaml.safe_dump(base))
+        return load_recipe(file, list(overrides))
+
+    return make
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_trains_saves_and_loads(recipe, tmp_path):
+    folder = train(recipe("train.sample_steps=4", "model.sampling.steps=2"))
+    model = unimodal.load(tmp_path / "run" / "model")
+    assert model.generate("draw a red circle", steps=2)[0].size == (64, 64)
+    entry = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert {
+        "loss_text",
+        "loss_image",
+        "loss_image_bins",
+        "tokens_per_second",
+        "padding",
+        "mfu",
+    } <= entry.keys()
+    assert entry["padding"] < 0.05
+    assert list((tmp_path / "run" / "samples").glob("*.png"))
+    assert folder
+
+
+def test_resume_equals_straight_on(recipe, tmp_path):
+    train(recipe())
+    train(recipe("train.steps=2", f"output.dir={tmp_path / 'again'}", "train.lr_scheduler_type=constant"))
+    train(recipe(f"output.dir={tmp_path / 'straight'}", "train.lr_scheduler_type=constant"))
+    train(recipe(f"output.dir={tmp_path / 'again'}", "train.resume=auto", "train.lr_scheduler_type=constant"))
+    assert losses(tmp_path / "again") == losses(tmp_path / "straight")
+    first, second = (
+        unimodal.load(tmp_path / name / "model").model.state_dict() for name in ("again", "straight")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_drop_table_is_followed(recipe):
+    trainee = recipe().model.build(recipe())
+    kinds = Counter()
+    for number in range(3000):
+        document = trainee.rows.document(number)
+        if not any(image.trained for image in document.images):
+            continue
+        dropped = trainee.rows._drop(document, number)
+        texts = any(isinstance(part, Text) for part in dropped.parts())
+        kinds["text kept" if texts else "text gone"] += 1
+    share = kinds["text gone"] / kinds.total()
+    assert share == pytest.approx(0.4, abs=0.04)  # text and both
+
+
+def test_init_from_starts_at_the_saved_weights_and_keeps_its_shape(recipe, tmp_path):
+    train(recipe())
+    saved = tmp_path / "run" / "model"
+    fields = ["hidden_size", "vocab_size", "intermediate_size", "num_hidden_layers"]
+    del fields
+    again = recipe(f"model.init_from={saved}", "model.codec=null", f"output.dir={tmp_path / 'tuned'}")
+    trainee = again.model.build(again)
+    loaded = unimodal.load(saved).model
+    assert all(
+        torch.equal(a, b) for a, b in zip(trainee.module.state_dict().values(), loaded.state_dict().values())
+    )
+    wrong = recipe(f"model.init_from={saved}", "model.hidden_size=64")
+    with pytest.raises(UserError, match=r"model\.hidden_size = 64, but .* 32"):
+        wrong.model.build(wrong)
+
+
+def test_missing_codec_and_missing_sources_are_sentences(recipe):
+    no_codec = recipe("model.codec=null")
+    with pytest.raises(UserError, match=r"model\.codec is missing"):
+        no_codec.model.build(no_codec)
+    no_rows = recipe("data.sources=[]")
+    with pytest.raises(UserError, match=r"data\.sources is empty"):
+        no_rows.model.build(no_rows)
+
+
+def test_codec_is_frozen_unless_trained(recipe):
+    frozen = recipe().model.build(recipe())
+    assert not any(p.requires_grad for p in frozen.module.codec.parameters())
+    batch = next(frozen.batches(None, 0, 1))
+    assert set(frozen.count(batch)) == {"text", "image"}
+
+
+def test_accumulated_micro_batches_weigh_by_tokens(recipe):
+    """Two packs in one step give the gradient of their joint sums over their joint counts."""
+    trainee = recipe().model.build(recipe())
+    stream = trainee.batches(None, 0, 1)
+    packs = [next(stream) for _ in range(2)]
+    counts = [trainee.count(pack) for pack in packs]
+    assert all(count["text"] > 0 and count["image"] > 0 for count in counts)
+    total = {name: sum(count[name] for count in counts) for name in counts[0]}
+    for pack in packs:
+        sums = trainee.losses(pack, torch.Generator().manual_seed(0)).sums
+        sum(sums[name] / total[name] for name in sums).backward()
+    assert all(p.grad is not None for p in trainee.module.parameters() if p.requires_grad)
+
+
+def test_flops_are_close_to_what_torch_counts(recipe):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from unimodal.attention.door import use_backend
+
+    trainee = recipe().model.build(recipe())
+    batch = next(trainee.batches(None, 0, 1))
+    use_backend("naive")
+    with FlopCounterMode(display=False) as counter:
+        sums = trainee.losses(batch, torch.Generator().manual_seed(0)).sums
+        (sums["text"] + sums["image"]).backward()
+    use_backend(None)
+    by_module = counter.get_flop_counts()["Global"]
+    products = sum(v for op, v in by_module.items() if "bmm" not in str(op))  # attention is dense here
+    assert trainee.flops(batch) == pytest.approx(products, rel=0.25)

@@ -1,0 +1,125 @@
+"""How fast a model trains and generates here: the figures behind `unimodal bench`.
+
+Everything is measured in one run on one machine, the matrix product rate first, so that utilisation
+compares like with like.  Medians over repeats; nothing is asserted, a reader judges.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from unimodal.data.document import Document
+from unimodal.data.rows import parse_row
+from unimodal.generation.context import read_documents, read_tokens
+from unimodal.generation.verbs import Unimodal, load
+from unimodal.training.config import DataSection
+from unimodal.training.throughput import gemm_rate, synchronize
+from unimodal.training.unified import mixture_of
+from unimodal.training.unified_trainee import UnifiedTrainee
+
+PROMPT = "draw a red circle left of a blue square"
+REPEATS = 5
+
+
+def bench(name: str = "shapes-base", tokens: int = 4096) -> dict[str, float]:
+    """Measure and print a table; returns {measure: value} in the units its key ends with."""
+    model = load(name)
+    figures = gemm_figures(model) | training_figures(model, tokens) | generation_figures(model)
+    print_figures(name, figures)
+    return figures
+
+
+def gemm_figures(model: Unimodal) -> dict[str, float]:
+    """Rate of a large square matrix product, in GFLOP/s."""
+    device = model.model.device
+    return {
+        f"gemm {kind}, GFLOP/s": gemm_rate(device, dtype) / 1e9
+        for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
+
+
+def training_figures(model: Unimodal, tokens: int) -> dict[str, float]:
+    """Forward and backward on packs of fresh shapes rows, in fp32 and in bf16."""
+    data = DataSection(sources=[{"source": "shapes"}], tokens=tokens)
+    trainee = UnifiedTrainee(
+        model.model, model.tokenizer, mixture_of(data), data, {"text": 1.0, "image": 1.0}, train_codec=False
+    )
+    stream = trainee.batches(None, 0, 1)
+    packs = [next(stream) for _ in range(REPEATS)]
+    device = model.model.device
+    figures = {"packing, % full": 100 * statistics.mean(pack.tokens / pack.budget for pack in packs)}
+    model.model.train()
+    for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+
+        def step(pack, dtype=dtype):
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                losses = trainee.losses(pack, torch.Generator(device).manual_seed(0))
+            (losses.sums["text"] / 1000 + losses.sums["image"] / 1000).backward()
+            model.model.zero_grad()
+
+        step(packs[0])
+        seconds = [timed(lambda pack=pack: step(pack), device, 1) for pack in packs]
+        rate = statistics.median(trainee.flops(pack) / s for pack, s in zip(packs, seconds))
+        speed = statistics.median(pack.tokens / s for pack, s in zip(packs, seconds))
+        figures[f"training {kind}, tokens/s"] = speed
+        figures[f"training {kind}, GFLOP/s"] = rate / 1e9
+        figures[f"training {kind}, % of the GEMM rate"] = 100 * rate / gemm_rate(device, dtype)
+    model.model.eval()
+    return figures
+
+
+@torch.inference_mode()
+def generation_figures(model: Unimodal) -> dict[str, float]:
+    """Prefill, decoding, one denoising step, and whole pictures, at batch 1 and 16."""
+    device, tokenizer = model.model.device, model.tokenizer
+    document: Document = parse_row(
+        {"messages": [{"role": "user", "content": PROMPT}]}, "bench", open_turn=True
+    )
+    figures = {}
+    steps = model.config.sampling.steps
+    for rows in (1, 16):
+        asked = [document] * rows
+        context = read_documents(model.model, tokenizer, asked)
+        length = int(context.cache.length[0])
+        seconds = timed(lambda asked=asked: read_documents(model.model, tokenizer, asked), device)
+        figures[f"prefill, batch {rows}, tokens/s"] = rows * length / seconds
+        token, on = (
+            torch.zeros(rows, dtype=torch.long, device=device),
+            torch.ones(rows, dtype=torch.bool, device=device),
+        )
+        seconds = timed(lambda c=context, t=token, on=on: read_tokens(model.model, c, t, on), device)
+        figures[f"decode, batch {rows}, tokens/s"] = rows / seconds
+        prompts = [PROMPT] * rows
+        seconds = timed(lambda prompts=prompts: model.generate(prompts), device, 3)
+        figures[f"picture of {steps} steps, batch {rows}, pictures/s"] = rows / seconds
+        short = timed(lambda prompts=prompts: model.generate(prompts, steps=1), device, 3)
+        figures[f"denoise, batch {rows}, ms/step"] = 1000 * (seconds - short) / (steps - 1)
+    return figures
+
+
+def timed(call: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
+    """Median seconds of a call, after one that is not counted when it is repeated."""
+    if repeats > 1:
+        call()
+    taken = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        call()
+        synchronize(device)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def print_figures(name: str, figures: dict[str, float]) -> None:
+    """A table, with the machine's threads in its title."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("measure", "value", title=f"{name} on {torch.get_num_threads()} threads")
+    table.columns[1].justify = "right"
+    for measure, value in figures.items():
+        table.add_row(measure, f"{value:,.1f}")
+    Console().print(table)
