@@ -72,7 +72,7 @@ def example(
     """
     kinds(task)
     world = world or world_of(split)
-    rng = Random(f"{split}/{seed}/{task}/{i}")
+    rng = Random("/".join(map(str, (split, seed, task, *([kind] if kind else []), i))))
     if kind is None:
         names = _KINDS[task]
         if world.keys != world.pairs and task == "chat":  # every row of `unseen` is about a held-out pair

@@ -1,0 +1,1 @@
+"""Judging: scores with intervals, suites, picture sheets, and speed."""

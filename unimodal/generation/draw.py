@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from unimodal.data.document import Document, drop
 from unimodal.diffusion.guidance import Guidance, check_nulls
 from unimodal.generation.context import Context, image_place, read_documents, read_tokens, stack_contexts
 from unimodal.images.patches import from_tokens
-from unimodal.model.unified import UnifiedModel, to_pixels
+from unimodal.images.signal import to_pixels
+from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.layout import Grid
 from unimodal.sequence.tokenizer import Tokenizer
 
@@ -80,8 +80,3 @@ def draw(
 def grid_for(model: UnifiedModel, height: int, width: int) -> Grid:
     """Positions of a picture of about height x width pixels: at least one, sides rounded."""
     return tuple(max(1, round(side / model.multiple)) for side in (height, width))
-
-
-def flat_tokens(latents: Tensor) -> Tensor:
-    """(B, C, h, w) latents as (B, h w, C)."""
-    return rearrange(latents, "b c h w -> b (h w) c")

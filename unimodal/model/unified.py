@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, embedding, linear
 
 from unimodal.attention.door import make_plan
-from unimodal.errors import UserError
 from unimodal.images.codec import Codec
 from unimodal.images.patches import to_tokens
+from unimodal.images.signal import to_signal
 from unimodal.model.cache import KVCache
 from unimodal.model.config import ModelConfig
 from unimodal.model.decoder import Decoder
@@ -192,19 +191,3 @@ class UnifiedModel(nn.Module):
         row, slot, keys = cache.place(marks)
         plan = make_plan(marks, keys, half=embeds.dtype in (torch.bfloat16, torch.float16))
         return self.decoder(embeds, position, plan, is_image, (row, slot), cache)
-
-
-def to_signal(pixels: np.ndarray, device) -> Tensor:
-    """uint8 (B, H, W, 3) to float (B, 3, H, W) in [-1, 1]."""
-    tensor = rearrange(torch.from_numpy(pixels), "b h w c -> b c h w").to(device)
-    return tensor.float() / 127.5 - 1
-
-
-def to_pixels(signal: Tensor) -> np.ndarray:
-    """Float (B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3)."""
-    if not torch.isfinite(signal).all():
-        raise UserError(
-            "the decoded picture holds values that are not finite; the weights or the codec are broken"
-        )
-    pixels = ((signal.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return rearrange(pixels, "b c h w -> b h w c").cpu().numpy()

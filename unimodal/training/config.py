@@ -20,7 +20,7 @@ from unimodal.training.complaints import sentences
 # kind -> where its section lives; a section has `build(recipe) -> Trainee`.  Imported when asked for.
 KINDS = {
     "unified": "unimodal.training.unified:UnifiedModelSection",
-    "codec": "unimodal.images.trainee:CodecModelSection",
+    "codec": "unimodal.training.codec:CodecModelSection",
 }
 
 

@@ -52,8 +52,8 @@ class Muon(torch.optim.Optimizer):
         self.dtype = dtype
         for group in self.param_groups:
             for p in group["params"]:
-                if p.ndim != 2:
-                    raise ValueError(f"Muon takes matrices only, got shape {tuple(p.shape)}")
+                if p.ndim < 2:
+                    raise ValueError(f"Muon takes matrices and convolutions, got shape {tuple(p.shape)}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
@@ -64,12 +64,15 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     by_shape[p.shape].append(p)
-            for (rows, columns), matrices in by_shape.items():
+            for shape, matrices in by_shape.items():
                 gradients = [p.grad for p in matrices]
                 buffers = [self._buffer(p) for p in matrices]
                 torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
                 ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
-                updates = orthogonalise(torch.stack(ahead), self.dtype)
+                # A convolution is the matrix from all inputs of its window to its outputs.
+                stacked = torch.stack(ahead).flatten(2)
+                rows, columns = stacked.shape[1:]
+                updates = orthogonalise(stacked, self.dtype).reshape(-1, *shape)
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
                 scale = max(1.0, rows / columns) ** 0.5
                 torch._foreach_add_(matrices, list(updates.unbind()), alpha=-group["lr"] * scale)

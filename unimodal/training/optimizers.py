@@ -36,13 +36,13 @@ def decayed_names(module: nn.Module) -> set[str]:
 
 
 def block_matrices(module: nn.Module) -> set[str]:
-    """Names of the linear weights inside the numbered layers of a module (items of a ModuleList)."""
-    linear = {
+    """Names of the linear and convolution weights inside numbered layers (items of a ModuleList)."""
+    weights = {
         f"{prefix}.weight"
         for prefix, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and any(part.isdigit() for part in prefix.split("."))
+        if isinstance(layer, MULTIPLYING) and any(part.isdigit() for part in prefix.split("."))
     }
-    return linear & decayed_names(module)
+    return weights & decayed_names(module)
 
 
 def build_optimizers(module: nn.Module, train: TrainSection, muon_dtype: torch.dtype) -> list[Optimizer]:

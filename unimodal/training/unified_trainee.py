@@ -18,7 +18,8 @@ from unimodal.data.pictures import MAX_PIXELS, fit
 from unimodal.images.losses import absolute_error, squared_error
 from unimodal.model.config import DropTable
 from unimodal.model.folder import save_model
-from unimodal.model.unified import UnifiedModel, to_signal
+from unimodal.images.signal import to_signal
+from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.layout import NO_LABEL, Sequence, TargetRule, layout
 from unimodal.sequence.pack import Pack, Packer
 from unimodal.sequence.tokenizer import Tokenizer
@@ -114,7 +115,7 @@ class UnifiedTrainee:
             sizes.setdefault(picture.shape, []).append(picture)
         for pictures in sizes.values():
             signal = to_signal(np.stack(pictures), self.module.device)
-            again = self.module.codec.decode(self.module.codec.encode(signal))
+            again = self.module.codec.restore(self.module.codec.encode(signal))
             error = absolute_error(again, signal).mean() + squared_error(again, signal).mean()
             total = total + error * len(pictures)
         return total

@@ -5,8 +5,7 @@ does not read, and travel with it from then on.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from unimodal.images import losses as terms
 from unimodal.images.autoencoders import check_arguments
 from unimodal.images.clutter import clutter
 from unimodal.images.codec import DiffusersCodec, load_codec
+from unimodal.images.signal import to_signal
 from unimodal.training.config import Recipe, Section
 from unimodal.training.trainee import Losses
 
@@ -162,11 +162,6 @@ class PictureBatch:
     budget = tokens
 
 
-def to_signal(pictures: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1]."""
-    return torch.tensor(pictures, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 class CodecTrainee:
     """See `unimodal.training.trainee.Trainee`."""
 
@@ -174,7 +169,7 @@ class CodecTrainee:
         self.module, self.pictures, self.section = codec, pictures, section
         # On a CPU convolutions run in this order of memory anyway; here they need not convert to it.
         codec.to(memory_format=torch.channels_last)
-        self._flops = cache(self._count_flops)
+        self._flops: dict[tuple[int, int], float] = {}  # of one picture's forward, by its size
 
     def batches(self, start_state: dict | None, rank: int, world: int) -> Iterator[PictureBatch]:
         """Pictures number rank, rank + world, ... in batches."""
@@ -210,7 +205,10 @@ class CodecTrainee:
 
     def flops(self, batch: PictureBatch) -> float:
         """Three times the forward's convolutions and products, as torch counts them."""
-        return 3 * len(batch.pictures) * self._flops(batch.pictures.shape[1:3])
+        size = batch.pictures.shape[1:3]
+        if size not in self._flops:
+            self._flops[size] = self._count_flops(size)
+        return 3 * len(batch.pictures) * self._flops[size]
 
     def _count_flops(self, size: tuple[int, int]) -> float:
         device = next(self.module.parameters()).device
@@ -237,8 +235,8 @@ class CodecTrainee:
         module.save(folder)
 
     def _fresh(self, device: torch.device) -> Iterator[Tensor]:
-        """Batches of `measured` pictures in all, from beyond those of training and of samples."""
-        stream = self.pictures.from_number(2 * SAMPLES_START)
+        """`measured` pictures of the data alone, in batches, from beyond those of training and of samples."""
+        stream = replace(self.pictures, share=0.0).from_number(2 * SAMPLES_START)
         left = self.section.measured
         while left:
             size = min(64, left)

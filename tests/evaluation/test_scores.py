@@ -1,0 +1,53 @@
+"""Intervals against tabled values and against simulation."""
+
+import numpy as np
+import pytest
+
+from unimodal.evaluation.scores import average, mean_of, share
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    # Newcombe 1998, Statistics in Medicine 17, table I, score method without continuity correction.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_against_newcombe(right, n, low, high):
+    score = share([True] * right + [False] * (n - right))
+    assert score.value == right / n
+    assert (score.low, score.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert score.n == n
+
+
+def test_all_right_is_not_certain():
+    score = share([True] * 64)
+    assert score.value == score.high == 1
+    assert 0.93 < score.low < 0.95
+
+
+def test_average_covers_the_truth_about_as_often_as_it_says():
+    numbers = np.random.default_rng(0)
+    covered = [s.low <= 5 <= s.high for s in (average(numbers.normal(5, 3, 60)) for _ in range(1000))]
+    assert 0.92 < np.mean(covered) < 0.97
+
+
+def test_mean_of_kinds_covers_the_truth():
+    numbers = np.random.default_rng(1)
+    truth = np.array([0.5, 0.9, 0.97])
+    covered = []
+    for _ in range(1000):
+        score = mean_of([share(numbers.random(64) < p) for p in truth])
+        covered.append(score.low <= truth.mean() <= score.high)
+    assert 0.92 < np.mean(covered) < 0.99
+
+
+def test_mean_of_one_kind_is_that_kind():
+    one = share([True] * 30 + [False] * 3)
+    mean = mean_of([one])
+    assert (mean.value, mean.n) == (one.value, one.n)
+    assert (mean.low, mean.high) == (pytest.approx(one.low), pytest.approx(one.high))
+
+
+def test_no_judgement_is_no_score():
+    for function in (share, average, mean_of):
+        with pytest.raises(ValueError, match="no "):
+            function([])

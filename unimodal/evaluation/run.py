@@ -1,0 +1,106 @@
+"""`unimodal eval`: load a model, run a suite, write scores and a sheet of the first failures."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from unimodal.errors import UserError, nearest
+from unimodal.evaluation.report import Report, print_report
+
+__all__ = ["SUITES", "evaluate", "print_report"]
+
+SUITES = ("shapes", "emoji", "codec")
+TASKS = ("t2i", "edit", "vqa", "text", "chat")
+
+
+def evaluate(
+    model: Any,
+    suite: str = "shapes",
+    split: str = "val",
+    n: int = 64,
+    seed: int = 0,
+    json: Path | None = None,
+    sheet: Path | None = None,
+    tasks: tuple[str, ...] = TASKS,
+    data: Path | None = None,
+) -> Report:
+    """Judge a model on `n` fresh prompts of every kind.
+
+    model  a loaded model, or the name or folder of one
+    suite  shapes, emoji or codec;  split  val or unseen;  tasks  a part of the shapes suite
+    json, sheet  files to write the scores and the first failures to
+    data   the folder that `unimodal data make emoji` wrote, for the emoji suite
+    Raises UserError for an unknown suite, split or task, or a count below 1.
+    """
+    from data_tools.shapes.rows import world_of
+
+    if suite not in SUITES:
+        raise UserError(f"suite {suite!r}; expected one of {', '.join(SUITES)}{nearest(suite, SUITES)}")
+    if unknown := [task for task in tasks if task not in TASKS]:
+        raise UserError(
+            f"task {unknown[0]!r}; expected one of {', '.join(TASKS)}{nearest(unknown[0], TASKS)}"
+        )
+    if n < 1:
+        raise UserError(f"n {n}; expected at least one prompt of each kind")
+    if suite != "emoji":
+        world_of(split)
+    if isinstance(model, str | Path):
+        from unimodal.generation.verbs import load
+
+        model = load(str(model))
+    report = Report(getattr(model, "name", "model"), suite, split, seed)
+    with Progress(transient=True) as progress:
+        if suite == "emoji":
+            from unimodal.evaluation.emoji import judge_emoji
+
+            bar = progress.add_task("emoji", total=None)
+            found = [
+                judge_emoji(
+                    model, data, split, n, seed, lambda k, of: progress.update(bar, completed=k, total=of)
+                )
+            ]
+        else:
+            found = _shapes(model, suite, split, n, seed, tasks, progress)
+    for scores, cases in found:
+        report.scores |= scores
+        report.cases += cases
+    if json is not None:
+        report.save(Path(json))
+    if sheet is not None:
+        _save_sheet(report, Path(sheet))
+    return report
+
+
+def _shapes(
+    model: Any, suite: str, split: str, n: int, seed: int, tasks: tuple[str, ...], progress: Progress
+) -> list[tuple]:
+    from data_tools.shapes.render import CANVAS
+    from unimodal.evaluation.shapes import examples, judge_shapes
+
+    found = []
+    if suite == "shapes":
+        for task in tasks:
+            bar = progress.add_task(task, total=len(examples(task, split, n, seed, CANVAS)))
+            found.append(
+                judge_shapes(model, split, n, seed, lambda k, b=bar: progress.advance(b, k), (task,))
+            )
+    if hasattr(getattr(model, "model", None), "codec"):
+        from unimodal.evaluation.codec import judge_codec
+
+        found.append(judge_codec(model, split, n, seed))
+    elif suite == "codec":
+        raise UserError(f"{getattr(model, 'name', 'this model')} has no codec to judge")
+    return found
+
+
+def _save_sheet(report: Report, path: Path) -> None:
+    """Write the sheet, or say why there is none."""
+    picture = report.failures()
+    if picture is None:
+        from rich.console import Console
+
+        Console().print("No failure has a picture to show, so no sheet is written.")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)

@@ -1,0 +1,148 @@
+"""The shapes suite: drawing, editing, answering and talking, judged exactly by the oracle.
+
+A picture is right if the oracle reads in it what was asked and nothing more; an edit, if every other thing
+and the background are as they were; a conversation, if every turn is right on the model's own pictures.
+The kinds of drawing are those of GenEval (Ghosh et al. 2023).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_tools.shapes.oracle import Unreadable, read_scene
+from data_tools.shapes.render import CANVAS, changed_mask, render
+from data_tools.shapes.rows import PLAIN, Example, example, kinds
+from data_tools.shapes.scene import Scene
+from unimodal.evaluation.report import Case
+from unimodal.evaluation.scores import Score, average, mean_of, share
+from unimodal.evaluation.talk import talk_through
+
+BATCH = 16  # prompts that share one seed of noise, and are answered together
+ANSWER_TOKENS = 24
+PSNR_MOST = 60.0  # of equal pictures, so that a mean of decibels stays finite
+
+Tick = Callable[[int], None]  # told how many examples more are judged
+
+
+def examples(task: str, split: str, n: int, seed: int, canvas: int) -> list[Example]:
+    """`n` examples of every kind of a task; `unseen` has no greetings and refusals, which name no pair."""
+    names = [k for k in kinds(task) if split != "unseen" or k not in ("greeting", "refusal")]
+    return [example(task, split, seed, i, kind, canvas=canvas) for kind in names for i in range(n)]
+
+
+def judge_shapes(
+    model: Any, split: str, n: int, seed: int, tick: Tick, tasks: Sequence[str]
+) -> tuple[dict[str, Score], list[Case]]:
+    """Scores and cases of the tasks given, `n` examples of every kind.
+
+    model  has generate, edit, answer, complete and chat_batch as a loaded model has them
+    """
+    canvas = getattr(getattr(model, "config", None), "image_size", None) or CANVAS
+    scores: dict[str, Score] = {}
+    cases: list[Case] = []
+    judges = {"t2i": _draws, "edit": _edits, "vqa": _answers, "text": _writes, "chat": talk_through}
+    for task in tasks:
+        measured: dict[str, list[float]] = {}
+        found: list[Case] = []
+        asked = examples(task, split, n, seed, canvas)
+        for k, some in enumerate(_batches(asked)):
+            found += judges[task](model, some, seed * 1000 + k * 8, measured)
+            tick(len(some))
+        scores |= _summed(task, found, measured)
+        cases += found
+    return scores, cases
+
+
+def _batches(asked: list[Example]) -> Iterator[list[Example]]:
+    """Examples of one kind together, so that a batch of conversations has as many turns."""
+    for kind in dict.fromkeys(one.kind for one in asked):
+        alike = [one for one in asked if one.kind == kind]
+        yield from (alike[start : start + BATCH] for start in range(0, len(alike), BATCH))
+
+
+def _summed(task: str, found: list[Case], measured: dict[str, list[float]]) -> dict[str, Score]:
+    names = dict.fromkeys(case.name for case in found)
+    scores = {name: share(case.right for case in found if case.name == name) for name in names}
+    whole = "edit/followed" if task == "edit" else f"{task}/mean"
+    scores[whole] = mean_of(list(scores.values()))
+    for name, values in measured.items():
+        scores[name] = share(map(bool, values)) if name == "edit/copy_baseline" else average(values)
+    return scores
+
+
+def _scene(picture: Image.Image) -> Scene | Unreadable:
+    return read_scene(np.asarray(picture.convert("RGB")))
+
+
+def _why(scene: Scene | Unreadable) -> str:
+    return scene.reason if isinstance(scene, Unreadable) else "not what was asked"
+
+
+def _draws(model: Any, asked: list[Example], seed: int, measured: dict) -> list[Case]:
+    steps = [one.steps[0] for one in asked]
+    cases = []
+    for one, step, picture in zip(asked, steps, model.generate([step.text for step in steps], seed=seed)):
+        scene = _scene(picture)
+        right = isinstance(scene, Scene) and step.drawn_right(None, scene)
+        cases.append(Case(f"t2i/{one.kind}", right, ((picture, f"{step.text}\n[{_why(scene)}]"),)))
+    return cases
+
+
+def _edits(model: Any, asked: list[Example], seed: int, measured: dict) -> list[Case]:
+    before = [Image.fromarray(one.row["images"][0]) for one in asked]
+    steps = [one.steps[0] for one in asked]
+    pictures = model.edit(before, [step.text for step in steps], seed=seed)
+    cases = []
+    for one, step, shown, picture in zip(asked, steps, before, pictures):
+        scene = _scene(picture)
+        right = isinstance(scene, Scene) and step.drawn_right(step.given, scene)
+        wanted = scene if right else step.scene
+        outside = ~changed_mask(step.given, wanted, shown.width)
+        error = np.asarray(picture.convert("RGB"), np.float64) - render(wanted, shown.width)
+        if outside.any():  # a new background may leave no pixel that has to stay
+            measured.setdefault("edit/psnr_outside", []).append(psnr(np.square(error[outside]).mean()))
+        measured.setdefault("edit/copy_baseline", []).append(step.drawn_right(step.given, step.given))
+        tiles = ((shown, step.text), (picture, f"[{_why(scene)}]"))
+        cases.append(Case(f"edit/{one.kind}", right, tiles))
+    return cases
+
+
+def psnr(square_error: float, peak: float = 255.0) -> float:
+    """Peak signal to noise ratio in decibels, at most PSNR_MOST."""
+    floor = peak**2 / 10 ** (PSNR_MOST / 10)
+    return float(10 * np.log10(peak**2 / max(square_error, floor)))
+
+
+def plain(words: str) -> str:
+    """Words as they are compared: lower case, no spaces around, no full stop."""
+    return words.strip().lower().rstrip(".")
+
+
+def _answers(model: Any, asked: list[Example], seed: int, measured: dict) -> list[Case]:
+    shown = [Image.fromarray(one.row["images"][0]) for one in asked]
+    steps = [one.steps[0] for one in asked]
+    said = model.answer(shown, [step.text for step in steps], max_tokens=ANSWER_TOKENS, seed=seed)
+    cases = []
+    for one, step, picture, words in zip(asked, steps, shown, said):
+        wanted = step.words(step.scene)
+        right = plain(words) == plain(wanted)
+        note = f"{step.text}\n{words}\n[right: {wanted}]"
+        cases.append(Case(f"vqa/{one.kind}", right, ((picture, note),)))
+    return cases
+
+
+def _writes(model: Any, asked: list[Example], seed: int, measured: dict) -> list[Case]:
+    """Questions about a scene told in words; running text is cut after its question and completed."""
+    if asked[0].kind == PLAIN:
+        texts = [one.row["text"].rpartition("?") for one in asked]
+        wanted = [rest for _, _, rest in texts]
+        said = model.complete([a + b for a, b, _ in texts], max_tokens=ANSWER_TOKENS, seed=seed)
+    else:
+        rows = [{"messages": one.row["messages"][:1]} for one in asked]
+        wanted = [one.row["messages"][1]["content"] for one in asked]
+        replies = model.chat_batch(rows, max_tokens=ANSWER_TOKENS, seed=seed)
+        said = ["<image>" if reply.images else reply.text for reply in replies]
+    judged = zip(asked, said, wanted)
+    return [Case(f"text/{one.kind}", plain(words) == plain(right)) for one, words, right in judged]
