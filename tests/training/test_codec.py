@@ -11,8 +11,8 @@ from tests.images.networks import DC, KL, TINY, pictures, saved
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches, load_codec
 from unimodal.images.signal import to_signal
-from unimodal.training.codec import CodecTrainee, cut
 from unimodal.training import precision
+from unimodal.training.codec import CodecTrainee, cut
 from unimodal.training.config import parse_recipe
 from unimodal.training.loop import train
 

@@ -64,7 +64,7 @@ def test_muon_follows_torchs_own() -> None:
 
 
 def test_muon_refuses_what_is_not_a_matrix() -> None:
-    with pytest.raises(ValueError, match="matrices only"):
+    with pytest.raises(ValueError, match="matrices and convolutions"):
         Muon([torch.nn.Parameter(torch.zeros(3))])
 
 
@@ -124,3 +124,14 @@ def test_a_schedule_put_back_goes_on() -> None:
     straight = rates(0, 20)
     assert straight == [0.5 * rate_factor(train)(step) for step in range(20)]
     assert rates(7, 13) == straight[7:]
+
+
+def test_muon_takes_a_convolution_as_the_matrix_of_its_window() -> None:
+    convolution = torch.nn.Conv2d(6, 8, 3, bias=False)
+    flat = torch.nn.Linear(54, 8, bias=False)
+    flat.weight.data.copy_(convolution.weight.data.flatten(1))
+    gradient = torch.randn_like(convolution.weight)
+    for layer, g in (convolution, gradient), (flat, gradient.flatten(1)):
+        layer.weight.grad = g.clone()
+        Muon([layer.weight], 0.1).step()
+    torch.testing.assert_close(convolution.weight.flatten(1), flat.weight)

@@ -16,9 +16,9 @@ from unimodal.data.document import Document, drop
 from unimodal.data.mixture import Mixture
 from unimodal.data.pictures import MAX_PIXELS, fit
 from unimodal.images.losses import absolute_error, squared_error
+from unimodal.images.signal import to_signal
 from unimodal.model.config import DropTable
 from unimodal.model.folder import save_model
-from unimodal.images.signal import to_signal
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.layout import NO_LABEL, Sequence, TargetRule, layout
 from unimodal.sequence.pack import Pack, Packer
