@@ -87,6 +87,7 @@ class OutputSection(Section):
     """Where everything goes."""
 
     dir: Path
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the saved model; resume is exact anyway
     tensorboard: bool = False
 
 

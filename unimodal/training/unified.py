@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from pydantic import Field
 
 from unimodal.data.document import Text
@@ -59,7 +60,13 @@ class UnifiedModelSection(ModelConfig):
             model = UnifiedModel(config, load_codec(self.codec))
         model.train().codec.requires_grad_(self.train_codec)
         return UnifiedTrainee(
-            model, tokenizer, mixture, recipe.data, self.loss.model_dump(), self.train_codec
+            model,
+            tokenizer,
+            mixture,
+            recipe.data,
+            self.loss.model_dump(),
+            self.train_codec,
+            getattr(torch, recipe.output.dtype),
         )
 
     def _changed(self, config: ModelConfig) -> ModelConfig:

@@ -73,8 +73,9 @@ class UnifiedTrainee:
         data: DataSection,
         weights: dict[str, float],
         train_codec: bool,
+        dtype: torch.dtype = torch.float32,
     ):
-        self.module, self.tokenizer, self.data = model, tokenizer, data
+        self.module, self.tokenizer, self.data, self.dtype = model, tokenizer, data, dtype
         self.train_codec = train_codec
         self.weights = {name: weight for name, weight in weights.items() if name != "codec" or train_codec}
         config = model.config
@@ -152,7 +153,7 @@ class UnifiedTrainee:
 
     def save(self, folder: Path, module: UnifiedModel) -> None:
         """A complete model folder."""
-        save_model(folder, module, self.tokenizer)
+        save_model(folder, module, self.tokenizer, self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
