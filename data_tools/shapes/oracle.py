@@ -23,8 +23,9 @@ PAPER_SPREAD = 45.0  # a pixel this near to a background's colour speaks for tha
 PAPER_SHARE = 0.25  # of the pixels have to agree on it
 MISFIT = 14.0  # root mean square over a cell with something in it ...
 MISFIT_EMPTY = 9.0  # ... and over an empty one
-BLOT = 40.0  # mean over any patch of 4x4 pixels
-TOWARDS = 0.45  # of the way from what was found to anything else; halfway it could be either
+BLOT = 35.0  # mean over any patch of 4x4 pixels
+UNLIKE = 0.14  # of the energy of what was found that it may leave unexplained; half a shape leaves a third
+TOWARDS = 0.4  # of the way from what was found to anything else; halfway it could be either
 PASSES = 2  # of the smoothing kernel
 BLURS = (0, 1, 2, 3)  # further passes that a picture may look as if it had had
 
@@ -116,7 +117,8 @@ def read_scene(pixels: np.ndarray, shapes: tuple[str, ...] = SHAPES) -> Scene | 
         misfits = _misfits(flat, templates.flat)  # (9, K)
         best = misfits.argmin(1)
     for cell, k in enumerate(best):
-        far = misfits[cell, k] > (MISFIT if k else MISFIT_EMPTY) ** 2
+        far = misfits[cell, k] > (MISFIT**2 if k else MISFIT_EMPTY**2)
+        far |= k > 0 and misfits[cell, k] > UNLIKE * templates.apart[k, 0]
         if far or _blot(flat[cell] - templates.flat[k]) > BLOT:
             return Unreadable(f"{PLACES[cell]}: nearest to {templates.name(k)}, but far from it")
         apart = templates.apart[k]

@@ -78,6 +78,14 @@ def test_resume_equals_straight_on(recipe, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_resume_keeps_the_tokenizer_though_the_data_changed(recipe, tmp_path):
+    """Trained anew on other rows, the tokenizer would renumber the tokens under the resumed embeddings."""
+    train(recipe("train.steps=2"))
+    before = (tmp_path / "run" / "model" / "tokenizer.json").read_text()
+    train(recipe("train.resume=auto", "data.sources=[{source: shapes, seed: 9, tasks: {text: 1, t2i: 1}}]"))
+    assert (tmp_path / "run" / "model" / "tokenizer.json").read_text() == before
+
+
 def test_drop_table_is_followed(recipe):
     trainee = recipe().model.build(recipe())
     kinds = Counter()

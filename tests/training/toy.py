@@ -108,7 +108,7 @@ class ToySection(Section):
     poison: int | None = None
     bad_row: int | None = None
 
-    def build(self, recipe: Recipe) -> ToyTrainee:
+    def build(self, recipe: Recipe, checkpoint: Path | None = None) -> ToyTrainee:
         return ToyTrainee(self)
 
 

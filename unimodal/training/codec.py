@@ -58,7 +58,7 @@ class CodecModelSection(Section):
     measured: int = Field(2048, gt=0)  # pictures over which mean and deviation of latents are taken
     loss: CodecLosses = Field(default_factory=CodecLosses)
 
-    def build(self, recipe: Recipe) -> "CodecTrainee":
+    def build(self, recipe: Recipe, checkpoint: Path | None = None) -> "CodecTrainee":
         """The codec, its pictures and its losses.  Raises UserError if they do not go together."""
         from unimodal.training.unified import mixture_of
 

@@ -67,7 +67,7 @@ class Run:
         self._check_world(state)
 
         _seed_everything(train.seed)
-        self.trainee: Trainee = recipe.model.build(recipe)
+        self.trainee: Trainee = recipe.model.build(recipe, checkpoint)
         self.module = self.trainee.module
         # Workers are forked before anything else starts threads.
         place = state["data"][accelerator.process_index] if state else None

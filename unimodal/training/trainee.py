@@ -43,7 +43,8 @@ B = TypeVar("B", bound=Batch)
 
 
 class Trainee(Protocol[B]):
-    """What a recipe's `model` section builds (`section.build(recipe) -> Trainee`), on the CPU, in fp32.
+    """What a recipe's `model` section builds (`section.build(recipe, checkpoint) -> Trainee`,
+    `checkpoint` being the folder that a resumed run goes on from), on the CPU, in fp32.
 
     The loop moves `module` to its device, casts inside autocast where that pays, and optimises the
     parameters with `requires_grad`.  A module with `gradient_checkpointing_enable()` can be asked to.

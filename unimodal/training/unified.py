@@ -1,5 +1,6 @@
 """The recipe section of the unified model: its shape, and what it starts from."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -41,8 +42,12 @@ class UnifiedModelSection(ModelConfig):
     tokenizer: str | None = None  # folder; null: that of init_from, or a new one trained on the data
     loss: LossWeights = Field(default_factory=LossWeights)
 
-    def build(self, recipe: Recipe) -> Trainee:
-        """The model, its data and its losses."""
+    def build(self, recipe: Recipe, checkpoint: Path | None = None) -> Trainee:
+        """The model, its data and its losses.
+
+        A resumed run keeps the tokenizer of its checkpoint: trained anew on data that have changed since,
+        it would give other numbers to the tokens whose embeddings are resumed.
+        """
         mixture = mixture_of(recipe.data)
         if self.init_from:
             model, tokenizer = load_model(find_model(self.init_from))
@@ -54,7 +59,7 @@ class UnifiedModelSection(ModelConfig):
                 raise UserError(
                     "model.codec is missing: a model that starts from nothing needs a codec folder"
                 )
-            tokenizer = self._tokenizer(mixture)
+            tokenizer = Tokenizer.load(checkpoint / "model") if checkpoint else self._tokenizer(mixture)
             fields = {name: getattr(self, name) for name in ModelConfig.model_fields}
             config = ModelConfig(**fields | {"vocab_size": max(self.vocab_size, len(tokenizer))})
             model = UnifiedModel(config, load_codec(self.codec))
