@@ -169,11 +169,14 @@ def evaluate(
     seed: Seed = 0,
     json: Annotated[Path | None, typer.Option(help="Write the scores here.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a sheet of the first failures here.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="For emoji: the folder that `data make emoji` wrote; else it is made.")
+    ] = None,
 ) -> None:
     """Judge a model: scores with counts and 95 % intervals."""
     from unimodal.evaluation.run import evaluate, print_report
 
-    print_report(evaluate(model, suite, split=split, n=n, seed=seed, json=json, sheet=sheet))
+    print_report(evaluate(model, suite, split=split, n=n, seed=seed, json=json, sheet=sheet, data=data))
 
 
 @app.command()

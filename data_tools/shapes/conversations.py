@@ -15,6 +15,7 @@ from data_tools.shapes.scene import CELLS, SIZES, Scene, World, random_scene
 from data_tools.shapes.steps import Step
 
 _UNSAID = ("size", "cell")  # what an opening may leave open
+_TOLD = ("colour", "shape", "count", "existence")  # questions that colours and shapes alone answer
 
 
 def _opening(rng: Random, world: World) -> captions.Spec:
@@ -92,6 +93,14 @@ def _ask(rng: Random, world: World, scene: Scene, without: tuple[str, ...] = _UN
     return Step(questions.ask(rng, question), scene, question=question)
 
 
+def ask_more(rng: Random, world: World, scene: Scene, told: bool) -> Step:
+    """One more question about a scene that has been shown, or `told` in words of colour and shape."""
+    while True:
+        further = _question(rng, world, scene, _UNSAID if told else ())
+        if further and (not told or further.kind in _TOLD):
+            return Step(questions.ask(rng, further), scene, question=further, told=told)
+
+
 def _drawn(rng: Random, world: World, plan: str) -> list[Step]:
     """Steps by a plan of letters: d draw, D draw anew, c change, a ask."""
     steps: list[Step] = []
@@ -126,11 +135,7 @@ def _words(rng: Random, world: World) -> list[Step]:
     scene, question = questions.make_question(rng, world, kind)
     first = f"{questions.tell(rng, scene, question)} {questions.ask(rng, question)}"
     steps = [Step(first, scene, question=question, told=True)]
-    while True:
-        further = _question(rng, world, scene, ("size", "cell"))
-        if further and further.kind in ("colour", "shape", "count", "existence"):
-            break
-    return [*steps, Step(questions.ask(rng, further), scene, question=further, told=True)]
+    return [*steps, ask_more(rng, world, scene, told=True)]
 
 
 def _tell(rng: Random, world: World) -> list[Step]:

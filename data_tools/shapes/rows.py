@@ -12,7 +12,7 @@ import numpy as np
 
 from data_tools.shapes import captions, edits, questions
 from data_tools.shapes.conversations import KINDS as CHAT_KINDS
-from data_tools.shapes.conversations import converse
+from data_tools.shapes.conversations import ask_more, converse
 from data_tools.shapes.language import formal
 from data_tools.shapes.render import CANVAS, render
 from data_tools.shapes.scene import MOST, WORLDS, World
@@ -21,6 +21,7 @@ from unimodal.errors import UserError, nearest
 
 IMAGE = "<image>"
 TASKS = ("t2i", "edit", "vqa", "text", "chat")
+MORE_QUESTIONS = 4  # at most, after the first about the same scene
 PLAIN = "plain"  # the kind of text rows that are no conversation
 _KINDS: dict[str, dict[str, float]] = {
     "t2i": captions.WEIGHTS,
@@ -67,10 +68,12 @@ def example(
 ) -> Example:
     """The i-th example of a task, a pure function of all its arguments.
 
-    kind    one of `kinds(task)`; drawn by the task's habits if None
+    kind    one of `kinds(task)`, then a question comes alone; None: drawn by the task's habits, and
+            questions come several about one scene
     world   the pairs that may occur; the split's own if None
     """
     kinds(task)
+    streamed = kind is None
     world = world or world_of(split)
     rng = Random("/".join(map(str, (split, seed, task, *([kind] if kind else []), i))))
     if kind is None:
@@ -91,6 +94,11 @@ def example(
         steps = (Step(edits.instruction(rng, edit), after, edit=edit, given=before),)
     else:
         steps = (_asked(rng, world, kind, in_words=task == "text"),)
+        # In the stream a picture or a telling serves several questions: most of a row's cost is what is
+        # asked about, and it is answers that teach.
+        for _ in range(rng.randrange(MORE_QUESTIONS + 1) if streamed else 0):
+            more = ask_more(rng, world, steps[0].scene, told=task == "text")
+            steps += () if any(step.question == more.question for step in steps) else (more,)
     if rng.random() < 0.1:
         steps = tuple(replace(step, text=formal(step.text)) for step in steps)
     return Example(_row(steps, canvas), task, kind, steps)
