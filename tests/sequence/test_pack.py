@@ -69,3 +69,13 @@ def test_spans_point_at_their_pictures():
             assert packed.start - start == alone.start
             assert pack.pixels[packed.image] is sequence.pixels[alone.image]
         start += len(sequence)
+
+
+def test_packs_are_fair_samples():
+    """Short documents do not wait behind long ones: no row is passed over for long."""
+    packs = list(islice(Packer(make, 600), 30))
+    newest = -1
+    for pack in packs:
+        rows = [int(i) for i in pack.sample_ids]
+        assert newest - min(rows) < 64
+        newest = max(newest, *rows)

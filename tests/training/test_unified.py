@@ -138,8 +138,9 @@ def test_accumulated_micro_batches_weigh_by_tokens(recipe):
     stream = trainee.batches(None, 0, 1)
     packs = [next(stream) for _ in range(2)]
     counts = [trainee.count(pack) for pack in packs]
-    assert all(count["text"] > 0 and count["image"] > 0 for count in counts)
     total = {name: sum(count[name] for count in counts) for name in counts[0]}
+    assert total["text"] > 0
+    assert total["image"] > 0
     for pack in packs:
         sums = trainee.losses(pack, torch.Generator().manual_seed(0)).sums
         sum(sums[name] / total[name] for name in sums).backward()
@@ -158,6 +159,9 @@ def test_flops_are_close_to_what_torch_counts(recipe):
         sums = trainee.losses(batch, torch.Generator().manual_seed(0)).sums
         (sums["text"] + sums["image"]).backward()
     use_backend(None)
-    by_module = counter.get_flop_counts()["Global"]
-    products = sum(v for op, v in by_module.items() if "bmm" not in str(op))  # attention is dense here
-    assert trainee.flops(batch) == pytest.approx(products, rel=0.25)
+    counted = counter.get_flop_counts()["Global"]
+    dense = sum(value for op, value in counted.items() if "bmm" in str(op))
+    # The oracle computes all pairs of the pack; those that may look are about half of each document's own.
+    allowed = sum(length**2 for length in batch.lengths) / 2 / batch.budget**2
+    expected = sum(counted.values()) - dense + dense * allowed
+    assert trainee.flops(batch) == pytest.approx(expected, rel=0.15)

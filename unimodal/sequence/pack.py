@@ -1,11 +1,10 @@
 """Pack: many sequences side by side in one fixed token budget.
 
-Documents are never split, so an image is never cut.  The packer looks a window ahead and places long
-sequences first (best fit), which fills packs to more than 95 %.  What it holds back is described by row
-numbers alone, so a checkpoint can continue the stream exactly.
+Documents are never split, so an image is never cut.  The packer looks a window ahead and takes the rows in
+order, each if it still fits (first fit), which fills packs to more than 95 %.  What it holds back is
+described by row numbers alone, so a checkpoint can continue the stream exactly.
 """
 
-import bisect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -118,7 +117,7 @@ class Packer:
     ):
         self.make, self.budget, self.window, self.stride = make, budget, window, stride
         self.next_row = state["next_row"] if state else first
-        self.waiting: list[tuple[int, int, Sequence]] = []  # (length, row, sequence), ascending
+        self.waiting: dict[int, Sequence] = {}  # by row, in order
         for row in state["waiting"] if state else ():
             self._add(row)
 
@@ -127,19 +126,23 @@ class Packer:
             yield self.next_pack()
 
     def next_pack(self) -> Pack:
-        """Fill one pack: the oldest row first, so that none waits forever, then the longest that fit."""
-        while sum(length for length, _, _ in self.waiting) < self.budget or len(self.waiting) < self.window:
+        """Fill one pack: rows in their order, passing over those that no longer fit.
+
+        Taking the longest first would fill as well, but then short documents wait, and a pack is no
+        fair sample of the mixture.
+        """
+        while sum(map(len, self.waiting.values())) < 1.5 * self.budget or len(self.waiting) < self.window:
             self._add(self.next_row)
             self.next_row += self.stride
-        oldest = min(range(len(self.waiting)), key=lambda i: self.waiting[i][1])
-        chosen = [self.waiting.pop(oldest)]
-        room = self.budget - chosen[0][0]
-        while self.waiting and (fit := bisect.bisect_right(self.waiting, room, key=lambda w: w[0])):
-            chosen.append(self.waiting.pop(fit - 1))
-            room -= chosen[-1][0]
-        chosen.sort(key=lambda w: w[1])
-        state = {"next_row": self.next_row, "waiting": sorted(row for _, row, _ in self.waiting)}
-        return pack_sequences([sequence for _, _, sequence in chosen], self.budget, state)
+        room, chosen = self.budget, []
+        for row, sequence in self.waiting.items():
+            if len(sequence) <= room:
+                chosen.append(row)
+                room -= len(sequence)
+        sequences = [self.waiting.pop(row) for row in chosen]
+        return pack_sequences(
+            sequences, self.budget, {"next_row": self.next_row, "waiting": list(self.waiting)}
+        )
 
     def _add(self, row: int) -> None:
         sequence = self.make(row)
@@ -148,4 +151,4 @@ class Packer:
                 f"{sequence.id}: {len(sequence)} positions do not fit the budget of {self.budget}. An image "
                 "is never cut: raise data.tokens, use smaller pictures, or split the document."
             )
-        bisect.insort(self.waiting, (len(sequence), row, sequence), key=lambda w: (w[0], w[1]))
+        self.waiting[row] = sequence
