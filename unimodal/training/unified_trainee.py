@@ -130,7 +130,11 @@ class UnifiedTrainee:
         width = config.num_attention_heads * config.head_dim
         attention = 12 * config.num_hidden_layers * width * pairs / 2
         head = 6 * trained * config.vocab_size * config.hidden_size
-        return 6 * layers * batch.tokens + attention + head
+        read = sum(span.length for span in batch.images)
+        drawn = sum(span.length for span in batch.images if span.kind == "target")
+        # Latents need no gradient, so their projection costs 4 a weight; the path's head costs 6.
+        image = (4 * read + 6 * drawn) * self.module.path.channels * config.hidden_size
+        return 6 * layers * batch.tokens + attention + head + image
 
     def _experts(self) -> range:
         return range(2 if self.module.config.experts == "mot" else 1)
