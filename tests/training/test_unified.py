@@ -103,8 +103,6 @@ def test_drop_table_is_followed(recipe):
 def test_init_from_starts_at_the_saved_weights_and_keeps_its_shape(recipe, tmp_path):
     train(recipe())
     saved = tmp_path / "run" / "model"
-    fields = ["hidden_size", "vocab_size", "intermediate_size", "num_hidden_layers"]
-    del fields
     again = recipe(f"model.init_from={saved}", "model.codec=null", f"output.dir={tmp_path / 'tuned'}")
     trainee = again.model.build(again)
     loaded = unimodal.load(saved).model

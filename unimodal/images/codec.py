@@ -9,6 +9,7 @@ B batch, C latent channels, H W pixels, h w latent grid.
 
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ CODEC_FILE = "codec.json"
 log = logging.getLogger(__name__)
 
 
-class Codec(nn.Module):
+class Codec(nn.Module, ABC):
     """What every codec does.  A subclass gives `to_raw`, `from_raw` and `save_network`.
 
     stride    pixels per cell along a side
@@ -40,17 +41,17 @@ class Codec(nn.Module):
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
 
+    @abstractmethod
     def to_raw(self, pixels: Tensor) -> Tensor:
         """Pixels (B,3,H,W) in [-1, 1] -> latents (B,C,h,w) in the network's own scale."""
-        raise NotImplementedError
 
+    @abstractmethod
     def from_raw(self, latents: Tensor) -> Tensor:
         """Latents (B,C,h,w) in the network's own scale -> pixels (B,3,H,W), not clamped."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save_network(self, folder: Path) -> dict:
         """Write the weights, if any, and return what codec.json must say besides the normalisation."""
-        raise NotImplementedError
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B,3,H,W) in [-1, 1] -> latents (B,C,H/stride,W/stride), mean 0 and std 1 a channel.
