@@ -41,7 +41,8 @@ def uncached_hidden(model, document):
         at = slice(span.start, span.start + span.length)
         embeds[at] = model.path.embed_clean(latents[span.image])
         is_image[at] = True
-    return model.decoder(embeds[None], pack.position, make_plan(pack.marks), is_image[None])[0, -1]
+    embeds = model.places(embeds[None], pack.position, is_image[None])
+    return model.decoder(embeds, pack.position, make_plan(pack.marks), is_image[None])[0, -1]
 
 
 @torch.inference_mode()

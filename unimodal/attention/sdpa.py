@@ -44,26 +44,25 @@ def prepare(q_marks: Marks, k_marks: Marks) -> Tensor | Batches:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, prepared: Tensor | Batches) -> Tensor:
     """Attention on (B, N, T, H)."""
+    if isinstance(prepared, Tensor):
+        return _product(q, k, v, prepared)
+    sizes = [n * length for n, length in prepared.shapes]
+    # Split, not sliced: the gradient of a slice is a zero tensor as large as the whole.
+    slots = [x[0].transpose(0, 1).index_select(0, prepared.gather).split(sizes) for x in (q, k, v)]
+    outputs = []
+    for shape, mask, *batch in zip(prepared.shapes, prepared.masks, *slots):
+        batch = [x.unflatten(0, shape).transpose(1, 2) for x in batch]  # (n, N, L, H)
+        outputs.append(_product(*batch, mask).transpose(1, 2).flatten(0, 1))
+    zero = outputs[0].new_zeros(1, *outputs[0].shape[1:])
+    return torch.cat([*outputs, zero]).index_select(0, prepared.scatter).transpose(0, 1)[None]
+
+
+def _product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     if q.device.type != "cpu" or q.dtype == torch.float32:
-        return _attend(q, k, v, prepared)
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
     # On CPU the backward kernel in bfloat16 takes four times as long as in float32.
     with torch.autocast("cpu", enabled=False):
-        return _attend(q.float(), k.float(), v.float(), prepared).to(q.dtype)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, prepared: Tensor | Batches) -> Tensor:
-    if isinstance(prepared, Tensor):
-        return scaled_dot_product_attention(q, k, v, attn_mask=prepared.to(q.dtype))
-    slots = [x[0].transpose(0, 1).index_select(0, prepared.gather) for x in (q, k, v)]  # (S, N, H)
-    outputs, start = [], 0
-    for (n, length), mask in zip(prepared.shapes, prepared.masks):
-        end = start + n * length
-        batch = [x[start:end].unflatten(0, (n, length)).transpose(1, 2) for x in slots]  # (n, N, L, H)
-        outputs.append(scaled_dot_product_attention(*batch, attn_mask=mask.to(q.dtype)).transpose(1, 2))
-        start = end
-    flat = [output.flatten(0, 1) for output in outputs]
-    zero = flat[0].new_zeros(1, *flat[0].shape[1:])
-    return torch.cat([*flat, zero]).index_select(0, prepared.scatter).transpose(0, 1)[None]
+        return scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask).to(q.dtype)
 
 
 def _additive(mask: Tensor) -> Tensor:

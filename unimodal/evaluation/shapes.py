@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_tools.shapes.captions import FULL
 from data_tools.shapes.oracle import Unreadable, read_scene
 from data_tools.shapes.render import CANVAS, changed_mask, render
 from data_tools.shapes.rows import PLAIN, Example, example, kinds
@@ -27,8 +28,9 @@ Tick = Callable[[int], None]  # told how many examples more are judged
 
 
 def examples(task: str, split: str, n: int, seed: int, canvas: int) -> list[Example]:
-    """`n` examples of every kind of a task; `unseen` has no greetings and refusals, which name no pair."""
-    names = [k for k in kinds(task) if split != "unseen" or k not in ("greeting", "refusal")]
+    """`n` examples of every kind that is judged: `unseen` has no greetings and refusals, which name no pair."""
+    left_out = (FULL, *(("greeting", "refusal") if split == "unseen" else ()))
+    names = [kind for kind in kinds(task) if kind not in left_out]
     return [example(task, split, seed, i, kind, canvas=canvas) for kind in names for i in range(n)]
 
 

@@ -21,8 +21,28 @@ def rotation(position: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
     return angle.cos()[:, :, None], angle.sin()[:, :, None]
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x[i], x[i + H/2]) of (B, T, N, H) by its angle."""
+class _Rotate(torch.autograd.Function):
+    """Without the zero-filled gradients that slicing costs; a rotation is undone by the opposite angle."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return _turned(gradient, *ctx.saved_tensors, -1), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, way: int) -> Tensor:
     first, second = x.chunk(2, dim=-1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    out = torch.empty_like(x)
+    left, right = out.chunk(2, dim=-1)
+    torch.mul(first, cos, out=left).addcmul_(second, sin, value=-way)
+    torch.mul(second, cos, out=right).addcmul_(first, sin, value=way)
+    return out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x[i], x[i + H/2]) of (B, T, N, H) by its angle; cos and sin get no gradient."""
+    return _Rotate.apply(x, cos.to(x.dtype), sin.to(x.dtype))

@@ -20,6 +20,7 @@ from unimodal.images.signal import to_signal
 from unimodal.model.cache import KVCache
 from unimodal.model.config import ModelConfig
 from unimodal.model.decoder import Decoder
+from unimodal.model.places import Places
 from unimodal.paths import PATHS
 from unimodal.sequence.layout import NO_LABEL, ImageSpan
 from unimodal.sequence.mask import PADDING, Marks
@@ -52,6 +53,7 @@ class UnifiedModel(nn.Module):
         self.lm_head = None
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.places = Places(config.hidden_size)
         self.path = PATHS[config.path](config, codec.channels * config.patch_size**2)
         self.apply(self._initialise)
         self.path.reset_parameters()
@@ -125,7 +127,8 @@ class UnifiedModel(nn.Module):
             embeds = embeds.index_copy(0, target_at, inputs.to(embeds.dtype))
             is_image[target_at] = True
         plan = make_plan(pack.marks, half=torch.is_autocast_enabled(self.device.type))
-        hidden = self.decoder(embeds[None], pack.position, plan, is_image[None])[0]  # (T, D)
+        embeds = self.places(embeds[None], pack.position, is_image[None])
+        hidden = self.decoder(embeds, pack.position, plan, is_image[None])[0]  # (T, D)
 
         labels = pack.labels[0]
         trained = labels != NO_LABEL
@@ -190,4 +193,5 @@ class UnifiedModel(nn.Module):
     ) -> Tensor:
         row, slot, keys = cache.place(marks)
         plan = make_plan(marks, keys, half=embeds.dtype in (torch.bfloat16, torch.float16))
+        embeds = self.places(embeds, position, is_image)
         return self.decoder(embeds, position, plan, is_image, (row, slot), cache)

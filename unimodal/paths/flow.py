@@ -56,7 +56,7 @@ class FlowPath(nn.Module):
         self.head = nn.Linear(width, channels)
 
     def reset_parameters(self) -> None:
-        """Start with a head that says zero: the mean of eps - x0, for normalised latents."""
+        """Start with a head that says zero, which leaves the best straight line."""
         for layer in (self.head_modulation, self.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -85,15 +85,23 @@ class FlowPath(nn.Module):
         """A finished image is read at noise level 0."""
         return self.latent_in(latents) + self.time_in(latents.new_zeros(1))
 
-    def velocity(self, hidden: Tensor, times: Tensor, owner: Tensor) -> Tensor:
-        """Predicted velocity (P, C) from hidden states (P, D)."""
+    def velocity(self, hidden: Tensor, inputs: Tensor, times: Tensor, owner: Tensor) -> Tensor:
+        """Predicted velocity (P, C) from hidden states (P, D) and the noised latents (P, C).
+
+        The head says only what the best straight line through the noised latents leaves open, and at unit
+        size (Karras et al. 2022, section 5, for flow matching): near t = 1 that is the picture, and the
+        model need not carry the noise through its layers to give it back.
+        """
         scale, shift = self.head_modulation(silu(self.time_in(times))).chunk(2, dim=-1)
-        return self.head(self.head_norm(hidden) * (1 + scale[owner]) + shift[owner])
+        said = self.head(self.head_norm(hidden) * (1 + scale[owner]) + shift[owner])
+        t = times[owner][:, None]
+        power = t.square() + (1 - t).square()  # of the noised latents, for latents of unit variance
+        return (2 * t - 1) / power * inputs + said.float() / power.sqrt()
 
     def loss(self, hidden: Tensor, corrupted: Corrupted) -> Tensor:
         """Squared error of the velocity, mean over channels: (P,)."""
-        said = self.velocity(hidden, corrupted.times, corrupted.owner)
-        return (said.float() - corrupted.target).square().mean(-1)
+        said = self.velocity(hidden, corrupted.inputs, corrupted.times, corrupted.owner)
+        return (said - corrupted.target).square().mean(-1)
 
     def sample(
         self,
@@ -110,14 +118,13 @@ class FlowPath(nn.Module):
 
         def predict_x0(x: Tensor, t: Tensor) -> Tensor:
             times = t.to(x).expand(batch)
-            embeds = rearrange(
-                self.embed(rearrange(x, "b p c -> (b p) c"), times, owner), "(b p) d -> b p d", b=batch
-            )
+            flat_x = rearrange(x, "b p c -> (b p) c")
+            embeds = rearrange(self.embed(flat_x, times, owner), "(b p) d -> b p d", b=batch)
             full, nulls = forward(embeds, guidance.applies(float(t)))
 
             def say(hidden: Tensor) -> Tensor:
-                flat = self.velocity(rearrange(hidden, "b p d -> (b p) d"), times, owner)
-                return rearrange(flat, "(b p) c -> b p c", b=batch).float()
+                flat = self.velocity(rearrange(hidden, "b p d -> (b p) d"), flat_x, times, owner)
+                return rearrange(flat, "(b p) c -> b p c", b=batch)
 
             v = combine(say(full), {kind: say(hidden) for kind, hidden in nulls.items()}, guidance)
             return x0_from_velocity(x, v, t.to(x))
