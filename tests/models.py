@@ -4,7 +4,7 @@ import torch
 
 from tests.documents import tokenizer
 from unimodal.generation.verbs import Unimodal
-from unimodal.images.codec import PixelPatches
+from unimodal.images.codec import Codec, PixelPatches
 from unimodal.model.config import DropTable, ModelConfig, Sampling
 from unimodal.model.unified import UnifiedModel
 
@@ -27,11 +27,13 @@ def tiny_config(**changes) -> ModelConfig:
     return ModelConfig(**fields | changes)
 
 
-def tiny_model(seed: int = 0, **changes) -> UnifiedModel:
+def tiny_model(seed: int = 0, codec: Codec | None = None, **changes) -> UnifiedModel:
     """A random model whose every weight matters: the zero-initialised head is made random too."""
     torch.manual_seed(seed)
-    model = UnifiedModel(tiny_config(**changes), PixelPatches(4))
+    model = UnifiedModel(tiny_config(**changes), PixelPatches(4) if codec is None else codec)
     for name, weight in model.named_parameters():
+        if name.startswith("codec."):
+            continue
         if weight.dim() == 1 or "head" in name:
             torch.nn.init.normal_(weight, mean=1.0 if "norm" in name else 0.0, std=0.2)
         else:

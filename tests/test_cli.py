@@ -20,6 +20,7 @@ VERBS = [
         "data preview",
         "data make shapes",
         "data make emoji",
+        "data convert",
         "recipes ls",
         "recipes show",
         "recipes cp",

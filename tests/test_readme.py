@@ -108,6 +108,17 @@ def test_recipes_and_overrides_of_the_readme_are_real(tmp_path):
             load_recipe(find_recipe(copied[0]), shlex.split(line)[3:])
 
 
+@pytest.mark.parametrize("document", ["README.md", "unimodal/shipped/shapes-base/README.md"])
+def test_scores_are_those_that_eval_wrote(document):
+    from unimodal.evaluation.markdown import table
+
+    reports = [
+        json.loads((ROOT / "docs" / "scores" / f"shapes-base.{split}.json").read_text(encoding="utf-8"))
+        for split in ("val", "unseen")
+    ]
+    assert table(reports) in (ROOT / document).read_text(encoding="utf-8")
+
+
 def test_rows_of_the_readme_are_rows(tmp_path):
     from PIL import Image
 

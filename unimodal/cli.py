@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from unimodal.commands import data, recipes
+from unimodal.commands import data, export, init, recipes
 from unimodal.errors import UserError
 
 DEFAULT = "shapes-base"
@@ -22,8 +22,23 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+app.command()(init.init)
+app.command()(export.export)
 
-Model = Annotated[str, typer.Option(help="A shipped model, a folder that `train` wrote, or a hub id.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A shipped model, a folder that `train` wrote, or a hub id.  "
+        f"[default: the adapter's, or {DEFAULT}]"
+    ),
+]
+Adapter = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Adapter folder, or NAME=FOLDER; may be repeated, the first is used. It knows its model.",
+        metavar="FOLDER",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.  [default: the model's]")]
 Guidance = Annotated[
@@ -57,7 +72,8 @@ def train(
 @app.command()
 def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...")],
-    model: Model = DEFAULT,
+    model: Model = None,
+    adapter: Adapter = None,
     n: N = 1,
     seed: Seed = 0,
     steps: Steps = None,
@@ -68,10 +84,9 @@ def generate(
     out: Out = PICTURES,
 ) -> None:
     """Draw pictures of what the prompts say."""
-    from unimodal import load
     from unimodal.commands.pictures import show_all
 
-    loaded = load(model)
+    loaded = _load(model, adapter)
     show_all(loaded.generate(prompts, n=n, seed=seed, steps=steps, guidance=guidance, size=size), out)
 
 
@@ -79,7 +94,8 @@ def generate(
 def edit(
     image: Annotated[str, typer.Argument(help="Picture file.", metavar="IMAGE")],
     instruction: str,
-    model: Model = DEFAULT,
+    model: Model = None,
+    adapter: Adapter = None,
     n: N = 1,
     seed: Seed = 0,
     steps: Steps = None,
@@ -93,18 +109,18 @@ def edit(
     from unimodal.chat.pictures import open_image
 
     picture = open_image(image)
-    from unimodal import load
     from unimodal.commands.pictures import show_all
 
     options = {"steps": steps, "guidance": guidance, "image_guidance": image_guidance}
-    show_all(load(model).edit(picture, instruction, n=n, seed=seed, **options), out)
+    show_all(_load(model, adapter).edit(picture, instruction, n=n, seed=seed, **options), out)
 
 
 @app.command()
 def ask(
     image: Annotated[str, typer.Argument(help="Picture file.", metavar="IMAGE")],
     question: str,
-    model: Model = DEFAULT,
+    model: Model = None,
+    adapter: Adapter = None,
     max_tokens: Tokens = 128,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -113,32 +129,34 @@ def ask(
     from unimodal.chat.pictures import open_image
 
     picture = open_image(image)
-    from unimodal import load
-
-    typer.echo(
-        load(model).answer(picture, question, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    )
+    loaded = _load(model, adapter)
+    typer.echo(loaded.answer(picture, question, max_tokens=max_tokens, temperature=temperature, seed=seed))
 
 
 @app.command()
 def complete(
     text: str,
-    model: Model = DEFAULT,
+    model: Model = None,
+    adapter: Adapter = None,
     max_tokens: Tokens = 128,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
 ) -> None:
     """Go on with a text."""
-    from unimodal import load
-
-    typer.echo(load(model).complete(text, max_tokens=max_tokens, temperature=temperature, seed=seed))
+    loaded = _load(model, adapter)
+    typer.echo(loaded.complete(text, max_tokens=max_tokens, temperature=temperature, seed=seed))
 
 
 @app.command()
 def chat(
     model: Annotated[
-        str, typer.Argument(help="A shipped model, a folder that `train` wrote, or a hub id.")
-    ] = DEFAULT,
+        str | None,
+        typer.Argument(
+            help="A shipped model, a folder that `train` wrote, or a hub id.  "
+            f"[default: the adapter's, or {DEFAULT}]"
+        ),
+    ] = None,
+    adapter: Adapter = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="One message, one reply, and out.")
     ] = None,
@@ -150,19 +168,29 @@ def chat(
     """Talk with a model in words and pictures.  Lines from a pipe are messages too."""
     from unimodal.chat.repl import chat
 
-    chat(model, _load, prompt, image or [], save_dir)
+    shown = " with ".join(part for part in (model, *(adapter or [])) if part) or DEFAULT
+
+    def load(name: str):
+        # The first model comes with its adapters; /load brings others, without.
+        return _load(model, adapter) if name == shown else _load(name, None)
+
+    chat(shown, load, prompt, image or [], save_dir)
 
 
-def _load(name: str):
+def _load(name: str | None, adapters: list[str] | None):
     """`unimodal.load`, imported only when called: the chat greets before torch is there."""
     from unimodal import load
 
-    return load(name)
+    return load(name, adapter=adapters) if adapters else load(name or DEFAULT)
 
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A shipped model, a folder that `train` wrote, or a hub id.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A shipped model, a folder that `train` wrote, or a hub id; an adapter has one."),
+    ] = None,
+    adapter: Adapter = None,
     suite: Annotated[str, typer.Option(help="shapes, emoji or codec.")] = "shapes",
     split: Annotated[str, typer.Option(help="Which prompts, as val or unseen.")] = "val",
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Prompts of each kind.")] = 64,
@@ -174,13 +202,20 @@ def evaluate(
     ] = None,
 ) -> None:
     """Judge a model: scores with counts and 95 % intervals."""
+    if not (model or adapter):
+        raise UserError("name the model to judge, or an --adapter, which knows its model")
     from unimodal.evaluation.run import evaluate, print_report
 
-    print_report(evaluate(model, suite, split=split, n=n, seed=seed, json=json, sheet=sheet, data=data))
+    judged = _load(model, adapter) if adapter else model
+    print_report(evaluate(judged, suite, split=split, n=n, seed=seed, json=json, sheet=sheet, data=data))
 
 
 @app.command()
-def bench(model: Model = DEFAULT) -> None:
+def bench(
+    model: Annotated[
+        str, typer.Option(help="A shipped model, a folder that `train` wrote, or a hub id.")
+    ] = DEFAULT,
+) -> None:
     """Measure speed here: training, reading, writing and drawing."""
     from unimodal.evaluation.bench import bench
 

@@ -91,8 +91,8 @@ def test_cached_denoising_equals_the_training_forward():
     trained = Document((*prompt.turns, Turn("assistant", (Image(pixels, True),))))
     seen = {}
 
-    def corrupt(latents, owner, images, generator):
-        seen["made"] = type(model.path).corrupt(model.path, latents, owner, images, generator)
+    def corrupt(truths, grids, generator):
+        seen["made"] = type(model.path).corrupt(model.path, truths, grids, generator)
         return seen["made"]
 
     def loss(hidden, corrupted):
@@ -104,10 +104,10 @@ def test_cached_denoising_equals_the_training_forward():
     model(pack, torch.Generator().manual_seed(4))
     context = read_documents(model, tokenizer(), [prompt])
     read_tokens(model, context, torch.tensor([tokenizer().image_start]), torch.tensor([True]))
-    made = seen["made"]
-    embeds = model.path.embed(made.inputs, made.times, made.owner)[None]
+    embeds = model.path.embed(seen["made"])[None]
+    place = image_place(context, (2, 2), model.path.target_layout((2, 2)))
     for _ in range(2):  # a second look sees no trace of the first
-        hidden = model.look(context.cache, embeds, *image_place(context, (2, 2)))
+        hidden = model.look(context.cache, embeds, *place)
         torch.testing.assert_close(hidden[0], seen["hidden"], atol=1e-5, rtol=1e-4)
 
 

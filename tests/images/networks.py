@@ -38,6 +38,23 @@ DC_ATTENTION = DC | {
     "attention_head_dim": 8,
 }
 
+VQ = {
+    "block_out_channels": (8, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "norm_num_groups": 4,
+    "latent_channels": 4,
+    "vq_embed_dim": 5,
+    "num_vq_embeddings": 12,
+}
+# Forms of VQModel, whose latents are codes: name -> arguments.
+CODED = {
+    "vq": VQ,
+    "vq-spatial": VQ
+    | {"norm_type": "spatial", "vq_embed_dim": None, "scaling_factor": 0.5, "block_out_channels": (32, 32)},
+    "vq-lookup": VQ | {"lookup_from_codebook": True},
+}
+
 # name -> class, arguments, stride
 NETWORKS = {
     "kl": ("AutoencoderKL", KL, 2),
@@ -55,9 +72,9 @@ NETWORKS = {
 
 
 def saved(name: str, folder: Path) -> nn.Module:
-    """A network of `NETWORKS` with random weights, norms included, after diffusers has saved it."""
+    """A network of `NETWORKS` or `CODED` with random weights, norms included, as diffusers has saved it."""
     torch.manual_seed(0)
-    class_name, arguments, _ = NETWORKS[name]
+    class_name, arguments = ("VQModel", CODED[name]) if name in CODED else NETWORKS[name][:2]
     network = getattr(diffusers, class_name)(**arguments).eval()
     with torch.no_grad():
         for parameter in network.parameters():

@@ -168,7 +168,7 @@ def test_pickled_weights_are_not_read(tmp_path):
         load_codec(tmp_path)
 
 
-@pytest.mark.parametrize("found", ["AutoencoderKl", "VQModel", None])
+@pytest.mark.parametrize("found", ["AutoencoderKl", "AutoencoderOobleck", None])
 def test_unknown_class(tmp_path, found):
     saved("kl", tmp_path)
     edit_json(tmp_path / "config.json", _class_name=found)

@@ -9,7 +9,7 @@ from tests.models import tiny_model
 from unimodal.attention.door import use_backend
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.diffusion.process import FLOW, velocity
-from unimodal.paths.path import Corrupted
+from unimodal.paths.path import Corrupted, flatten
 from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
 
@@ -18,10 +18,11 @@ def lay(model, document):
     return layout(document, tokenizer(), model.path, model.multiple)
 
 
-def noise_of_the_picture(latents, owner, images, generator):
+def noise_of_the_picture(truths, grids, generator):
     """Noise that depends on the picture alone, so that a document is noised alike wherever it is packed."""
+    latents, owner = flatten(truths)
     eps = torch.sin(latents * 50)
-    times = torch.full((images,), 0.6)
+    times = torch.full((len(truths),), 0.6)
     return Corrupted(FLOW.noised(latents, eps, torch.tensor(0.6)), velocity(latents, eps), owner, times)
 
 
@@ -39,6 +40,36 @@ def test_packed_equals_alone(monkeypatch, experts, backend):
     torch.testing.assert_close(together.text, sum(x.text for x in alone), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(together.image, sum(x.image for x in alone), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(together.image_each, torch.cat([x.image_each for x in alone]))
+
+
+def test_copies_of_a_drawn_picture_see_nothing_of_one_another(monkeypatch):
+    """Three copies, each with noise of its own, have the losses that three documents would have."""
+    document = next(
+        d for d in (random_document(np.random.default_rng(seed)) for seed in range(99)) if _drawn(d) == 2
+    )
+    level = torch.tensor([0.2, 0.5, 0.9])
+
+    def corrupt(truths, grids, generator):
+        (latents, owner), images = flatten(truths), len(truths)
+        t = level.repeat(images)[:images] if copies == 3 else level[at].expand(images)
+        eps = torch.sin(latents * 50) * (1 + t[owner][:, None])
+        return Corrupted(FLOW.noised(latents, eps, t[owner][:, None]), velocity(latents, eps), owner, t)
+
+    results = {}
+    for copies in (3, 1):
+        model = tiny_model(times={"copies": copies})
+        monkeypatch.setattr(model.path, "corrupt", corrupt)
+        pack = pack_sequences([lay(model, document)])
+        for at in range(3 if copies == 1 else 1):
+            results[copies, at] = model(pack, torch.Generator())
+    together, alone = results[3, 0], [results[1, at] for at in range(3)]
+    torch.testing.assert_close(together.text, alone[0].text)
+    each = together.image_each.unflatten(0, (2, 3))  # drawn picture, copy
+    torch.testing.assert_close(each.T, torch.stack([one.image_each for one in alone]))
+
+
+def _drawn(document) -> int:
+    return sum(image.trained for image in document.images)
 
 
 def test_later_text_never_sees_the_noise():

@@ -15,6 +15,7 @@ from prompt_toolkit.completion import (
     Completion,
     PathCompleter,
     WordCompleter,
+    merge_completers,
 )
 from prompt_toolkit.document import Document
 from rich.markup import escape
@@ -138,6 +139,16 @@ def _load(chat: Chat, name: str) -> str:
     return chat.load(_need(name, "/load MODEL"))
 
 
+def _adapter(chat: Chat, name: str) -> str:
+    model = chat.model
+    if name == "off":
+        model.set_adapter(None)
+    elif name:
+        model.set_adapter(name if name in model.adapters else model.add_adapter(name))
+    others = [other for other in model.adapters if other != model.adapter]
+    return f"adapter: {model.adapter or 'off'}" + (f" (also at hand: {', '.join(others)})" if others else "")
+
+
 def _path(chat: Chat, text: str) -> str:
     drawn = getattr(chat.model.config, "path", None)
     return (
@@ -180,6 +191,7 @@ def _told(value: float | None) -> str:
 FILES = PathCompleter(expanduser=True)
 FOLDERS = PathCompleter(only_directories=True, expanduser=True)
 SEEDS = WordCompleter(["random"])
+ADAPTERS = merge_completers([WordCompleter(["off"]), FOLDERS])
 
 COMMANDS = {
     "/image": Command("PATH", "attach a picture to the next message; may be repeated", _image, FILES),
@@ -194,6 +206,7 @@ COMMANDS = {
     "/temperature": Command("[T]", "how freely words are chosen; 0 is the likeliest", _temperature),
     "/save": Command("FILE", "append the conversation as a training row (JSONL)", _save, FILES),
     "/load": Command("MODEL", "go on with another model", _load, FOLDERS),
+    "/adapter": Command("[NAME|FOLDER|off]", "change the model by an adapter, or not", _adapter, ADAPTERS),
     "/path": Command("", "how images are made and where pictures are saved", _path),
     "/help": Command("", "this list", _help),
     "/quit": Command("", "leave", _quit),

@@ -7,8 +7,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Training rows: check, preview, make.")
-make = typer.Typer(no_args_is_help=True, help="Make rows: shapes, emoji.")
+from unimodal.commands.convert import convert
+from unimodal.commands.real_data import REAL
+
+app = typer.Typer(no_args_is_help=True, help="Training rows: check, preview, convert, make.")
+app.command()(convert)
+make = typer.Typer(no_args_is_help=True, help="Make rows: shapes, emoji, or from real data.")
 app.add_typer(make, name="make")
 
 Rows = Annotated[Path, typer.Argument(help="Rows as JSONL or parquet.", metavar="PATH")]
@@ -119,3 +123,7 @@ def emoji(
     with bar("drawing emoji") as progress:
         made = make_emoji(out, font, size, seed, names=names, progress=progress)
     typer.echo(made.summary())
+
+
+for command in REAL:
+    make.command()(command)

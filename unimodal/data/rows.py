@@ -52,13 +52,23 @@ def file_kind(path: Path) -> str:
     """`jsonl` or `parquet`.  Raises UserError if the file is missing or ends otherwise."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise UserError(f"{path}: found {found}; expected a JSONL or parquet file. Mend the path.")
+        raise UserError(
+            f"{path}: found {found}; expected a JSONL or parquet file. Mend the path.{_advice(path)}"
+        )
     kinds = {".jsonl": "jsonl", ".parquet": "parquet"}
     if path.suffix not in kinds:
         raise UserError(
             f"{path}: ends in {path.suffix!r}; expected .jsonl or .parquet. Convert or rename it."
+            f"{_advice(path)}"
         )
     return kinds[path.suffix]
+
+
+def _advice(path: Path | str, row: dict | None = None) -> str:
+    """Which importer makes rows of this, if one does."""
+    from unimodal.data.importers import advice  # it stands on this file
+
+    return advice(path, row)
 
 
 def open_parquet(path: Path, opener):
@@ -97,6 +107,14 @@ def parse_row(
     The assistant's parts are trained unless its message says `"trained": false`; all of `text` is.
     Raises UserError.
     """
+    try:
+        return _parse_row(row, where, image_root, max_pixels, open_turn)
+    except UserError as error:
+        hint = _advice(where.rpartition(":")[0], row) if isinstance(row, dict) else ""
+        raise UserError(f"{error}{hint}") from error
+
+
+def _parse_row(row: dict, where: str, image_root: Path | None, max_pixels: int, open_turn: bool) -> Document:
     if not isinstance(row, dict):
         raise UserError(f"{where}: the row is a {_kind(row)}; expected an object with 'messages' or 'text'.")
     _known_keys(row, ROW_KEYS, where, "row")
@@ -206,7 +224,7 @@ def _turn(message, contents, waiting, where, n, image_root, max_pixels) -> Turn:
             continue
         source = next(waiting) if content is None else content[0]
         if not isinstance(source, np.ndarray):
-            source = _locate(source, where, image_root)
+            source = locate(source, where, image_root)
         parts.append(Image(open_picture(source, where, max_pixels), trained))
     if role == "assistant" and not any(type(part) is Image or part.text.strip() for part in parts):
         raise UserError(
@@ -215,7 +233,7 @@ def _turn(message, contents, waiting, where, n, image_root, max_pixels) -> Turn:
     return Turn(role, tuple(parts))
 
 
-def _locate(source, where: str, image_root: Path | None):
+def locate(source, where: str, image_root: Path | None):
     """What `open_picture` takes: bytes and PIL images as they are, a path inside `image_root`."""
     if isinstance(source, dict):  # the form of `datasets`
         _known_keys(source, frozenset(("bytes", "path")), where, "image")

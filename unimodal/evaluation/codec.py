@@ -1,38 +1,145 @@
-"""The codec suite: how well pictures survive the way to latents and back, on pictures of the shapes world."""
+"""The codec suite: how well pictures survive the way to latents or codes and back, and how codes are used.
 
+On pictures of the shapes world, where the oracle says whether the reconstruction still shows the same scene,
+and on emoji where a folder of them is given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from PIL import Image
 
 from data_tools.shapes.oracle import read_scene
 from data_tools.shapes.render import CANVAS
 from data_tools.shapes.rows import example
+from unimodal.errors import UserError
+from unimodal.evaluation.emoji import SPLITS, read_examples
+from unimodal.evaluation.frechet import FEATURES, features, frechet_score
 from unimodal.evaluation.report import Case
 from unimodal.evaluation.scores import Score, average, share
 from unimodal.evaluation.shapes import BATCH, psnr
+from unimodal.images.codec import CODEC_FILE, Codec, load_codec
+from unimodal.images.signal import to_pixels, to_signal
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedCodec:
+    """A codec alone, as something to judge."""
+
+    name: str
+    codec: Codec
+
+
+def open_codec(name: str) -> JudgedCodec | None:
+    """The codec of a folder that holds one; None if it is no folder of a codec (but of a model, say)."""
+    folder = Path(name)
+    config = folder / "config.json"
+    alone = config.is_file() and '"_class_name"' in config.read_text(encoding="utf-8")
+    return JudgedCodec(name, load_codec(folder)) if alone or (folder / CODEC_FILE).is_file() else None
+
+
+def judge_codec(
+    model: Any, split: str, n: int, seed: int, data: Path | None = None
+) -> tuple[dict[str, Score], list[Case]]:
+    """Scores of `n` pictures of the shapes world, and of `n` emoji if `data` names their folder.
+
+    model  a loaded model, or what `open_codec` gave
+    Gives psnr (decibels), ssim, frechet_<features>, read (the share that the oracle still reads exactly) and,
+    of codecs with codes, use and perplexity: counts of just these pictures, so their interval has no width.
+    Raises UserError if there is no codec, or no such emoji.
+    """
+    codec, device = _codec_of(model)
+    canvas = getattr(getattr(model, "config", None), "image_size", None) or CANVAS
+    asked = [example("t2i", split, seed, i, canvas=canvas) for i in range(n)]
+    before = [one.row["images"][0] for one in asked]
+    after, scores = measure(codec, device, before)
+    cases = []
+    for one, shown, back in zip(asked, before, after):
+        tiles = ((Image.fromarray(shown), "before"), (Image.fromarray(back), "after the codec"))
+        cases.append(Case("codec/read", read_scene(back) == one.steps[0].scene, tiles))
+    found = {f"codec/{name}": score for name, score in scores.items()}
+    found["codec/read"] = share(case.right for case in cases)
+    if data is not None:
+        _, scores = measure(codec, device, _emoji(Path(data), split, n, seed))
+        found |= {f"codec_emoji/{name}": score for name, score in scores.items()}
+    return found, cases
+
+
+def _codec_of(model: Any) -> tuple[Any, torch.device]:
+    if isinstance(model, JudgedCodec):
+        return model.codec, model.codec.mean.device
+    if not hasattr(getattr(model, "model", None), "codec"):
+        raise UserError(f"{getattr(model, 'name', 'this model')} has no codec to judge")
+    return model.model.codec, model.model.device
 
 
 @torch.inference_mode()
-def judge_codec(model: Any, split: str, n: int, seed: int) -> tuple[dict[str, Score], list[Case]]:
-    """codec/psnr in decibels, and codec/read: the share of pictures that the oracle still reads exactly."""
-    codec = model.model.codec
-    canvas = getattr(model.config, "image_size", None) or CANVAS
-    device = model.model.device
-    asked = [example("t2i", split, seed, i, canvas=canvas) for i in range(n)]
-    decibels, cases = [], []
-    for start in range(0, len(asked), BATCH):
-        some = asked[start : start + BATCH]
-        pixels = np.stack([one.row["images"][0] for one in some])
-        signal = torch.from_numpy(rearrange(pixels, "b h w c -> b c h w")).to(device).float() / 127.5 - 1
-        back = codec.decode(codec.encode(signal)).float().cpu().numpy()
-        back = np.rint((rearrange(back, "b c h w -> b h w c") + 1) * 127.5).clip(0, 255).astype(np.uint8)
-        for one, before, after in zip(some, pixels, back):
-            decibels.append(psnr(np.square(before.astype(np.float64) - after).mean()))
-            right = read_scene(after) == one.steps[0].scene
-            tiles = ((Image.fromarray(before), "before"), (Image.fromarray(after), "after the codec"))
-            cases.append(Case("codec/read", right, tiles))
-    scores = {"codec/psnr": average(decibels), "codec/read": share(case.right for case in cases)}
-    return scores, cases
+def measure(
+    codec: Codec, device: torch.device, pictures: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], dict[str, Score]]:
+    """Reconstructions of uint8 (H, W, 3) pictures of one size, and what is to be said of them."""
+    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+    after: list[np.ndarray] = []
+    alike: list[float] = []
+    codes = []
+    for start in range(0, len(pictures), BATCH):
+        signal = to_signal(np.stack(pictures[start : start + BATCH]), device)
+        if getattr(codec, "discrete", False):
+            cells = (signal.shape[2] // codec.stride, signal.shape[3] // codec.stride)
+            codes.append(codec.encode(signal))
+            back = codec.decode(codes[-1], cells)
+        else:
+            back = codec.decode(codec.encode(signal))
+        pixels = to_pixels(back)  # rounded, as a saved picture would be
+        after += list(pixels)
+        # In double precision, without which even equal flat areas differ.
+        both = to_signal(pixels, device).double(), signal.double()
+        alike += ssim(*both, data_range=2.0, reduction="none").tolist()
+    errors = [np.square(a.astype(np.float64) - b).mean() for a, b in zip(pictures, after)]
+    scores = {"psnr": average(map(psnr, errors)), "ssim": average(alike)}
+    if len(pictures) > 1:
+        both = [_features(some) for some in (pictures, after)]
+        scores[f"frechet_{FEATURES}"] = frechet_score(*both)
+    return after, scores | (code_scores(codec, torch.cat(codes), cells) if codes else {})
+
+
+def _features(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    starts = range(0, len(pictures), BATCH)
+    return np.concatenate([features(np.stack(pictures[start : start + BATCH])) for start in starts])
+
+
+def code_scores(codec: Any, codes: torch.Tensor, cells: tuple[int, int]) -> dict[str, Score]:
+    """Of codes (B, N): share of the codebook in use, and exp(entropy) of the use; means over codebooks."""
+    parts = [codes] if codec.shared else codec.quantizer.split(codes, cells)
+    counts = [torch.bincount(part.flatten(), minlength=codec.vocabulary).double() for part in parts]
+    used = [float((count > 0).double().mean()) for count in counts]
+    spread = [float(torch.special.entr(count / count.sum()).sum().exp()) for count in counts]
+    means = {"use": float(np.mean(used)), "perplexity": float(np.mean(spread))}
+    return {name: Score(value, value, value, codes.numel()) for name, value in means.items()}
+
+
+def _emoji(data: Path, split: str, n: int, seed: int) -> list[np.ndarray]:
+    """`n` different pictures of the emoji rows of a split, drawn by `seed`."""
+    if split not in SPLITS:
+        raise UserError(f"split {split!r}; expected {' or '.join(SPLITS)}, the splits that emoji have")
+    rows = [row for some in read_examples(data, split).values() for row, _ in some]
+    names = sorted({name for row in rows for name in row.get("images", [])})
+    if not names:
+        raise UserError(
+            f"{data}/{split}.jsonl: no row has a picture, so there is nothing to judge a codec on"
+        )
+    pictures = []
+    for name in Random(seed).sample(names, min(n, len(names))):
+        with Image.open(data / name) as picture:
+            pictures.append(np.asarray(picture.convert("RGB")))
+    if len(sizes := {picture.shape for picture in pictures}) > 1:
+        raise UserError(
+            f"{data}: pictures of {len(sizes)} sizes; expected one size, as `data make emoji` draws"
+        )
+    return pictures

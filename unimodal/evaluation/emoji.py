@@ -57,7 +57,7 @@ def read_examples(data: Path, split: str) -> dict[str, list[Example]]:
             raise UserError(
                 f"{path}: missing; expected the folder that `unimodal data make emoji --out` wrote"
             )
-    rows, truths = (path.read_text(encoding="utf-8").splitlines() for path in paths)
+    rows, truths = (path.read_text(encoding="utf-8").rstrip("\n").split("\n") for path in paths)
     if len(rows) != len(truths):
         raise UserError(f"{paths[1]}: {len(truths)} lines; expected {len(rows)}, one for each row")
     for row, truth in zip(map(json.loads, rows), map(json.loads, truths)):

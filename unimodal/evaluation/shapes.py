@@ -28,7 +28,7 @@ Tick = Callable[[int], None]  # told how many examples more are judged
 
 
 def examples(task: str, split: str, n: int, seed: int, canvas: int) -> list[Example]:
-    """`n` examples of every kind that is judged: `unseen` has no greetings and refusals, which name no pair."""
+    """`n` examples of every judged kind; greetings and refusals name no pair, so `unseen` has none."""
     left_out = (FULL, *(("greeting", "refusal") if split == "unseen" else ()))
     names = [kind for kind in kinds(task) if kind not in left_out]
     return [example(task, split, seed, i, kind, canvas=canvas) for kind in names for i in range(n)]

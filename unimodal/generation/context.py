@@ -14,7 +14,7 @@ from torch import Tensor
 from unimodal.data.document import Document
 from unimodal.model.cache import KVCache, stack
 from unimodal.model.unified import UnifiedModel
-from unimodal.sequence.layout import Grid, layout
+from unimodal.sequence.layout import Grid, TargetLayout, clean_layout, layout
 from unimodal.sequence.mask import PADDING, Marks
 from unimodal.sequence.tokenizer import Tokenizer
 
@@ -124,7 +124,7 @@ def read_tokens(model: UnifiedModel, context: Context, ids: Tensor, active: Tens
 def read_images(model: UnifiedModel, context: Context, latents: Tensor, grid: Grid, active: Tensor) -> None:
     """Read one finished image (B, P, C) of `grid` into the rows that are `active`."""
     rows, positions = latents.shape[:2]
-    position, marks = image_place(context, grid)
+    position, marks = image_place(context, grid, clean_layout(grid))
     off = torch.full_like(marks.document, PADDING)
     marks = Marks(torch.where(active[:, None], marks.document, off), marks.step, marks.span, marks.hidden)
     ids = torch.zeros(rows, positions, dtype=torch.long, device=latents.device)
@@ -135,15 +135,11 @@ def read_images(model: UnifiedModel, context: Context, latents: Tensor, grid: Gr
     context.span = context.span + 2 * active
 
 
-def image_place(context: Context, grid: Grid) -> tuple[Tensor, Marks]:
+def image_place(context: Context, grid: Grid, target: TargetLayout) -> tuple[Tensor, Marks]:
     """RoPE positions (B, P, 3) and marks (B, P) of an image that comes next in every row."""
-    height, width = grid
     device = context.position.device
-    row, column = torch.meshgrid(
-        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
-    )
-    offset = torch.stack([torch.zeros_like(row), row, column], dim=-1).flatten(0, 1)  # (P, 3)
-    position = context.position[:, None, None] + offset
-    flat = torch.zeros(context.rows, height * width, dtype=torch.long, device=device)
-    marks = Marks(flat, flat + context.step[:, None], flat + context.span[:, None] + 1, flat.bool())
+    position = context.position[:, None, None] + torch.from_numpy(target.offsets(grid)).to(device)
+    steps = torch.from_numpy(target.steps).to(device)
+    flat = torch.zeros(context.rows, len(steps), dtype=torch.long, device=device)
+    marks = Marks(flat, context.step[:, None] + steps, flat + context.span[:, None] + 1, flat.bool())
     return position, marks

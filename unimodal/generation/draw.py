@@ -14,18 +14,12 @@ from torch import Tensor
 from unimodal.data.document import Document, drop
 from unimodal.diffusion.guidance import Guidance, check_nulls
 from unimodal.generation.context import Context, image_place, read_documents, read_tokens, stack_contexts
-from unimodal.images.patches import from_tokens
 from unimodal.images.signal import to_pixels
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.layout import Grid
 from unimodal.sequence.tokenizer import Tokenizer
 
 OnStep = Callable[[int, int], None]
-
-
-def noise_for(generators: list[torch.Generator], shape: tuple[int, ...], device) -> Tensor:
-    """Noise (B, *shape), every row from its own CPU generator, so that batch n equals n singles."""
-    return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
 
 
 @torch.inference_mode()
@@ -58,23 +52,29 @@ def draw(
         read_tokens(model, null, start, torch.ones(rows, dtype=torch.bool, device=model.device))
         contexts.append(null)
     everything = stack_contexts(contexts) if branches else context
-    places = {True: (everything.cache, *image_place(everything, grid))}
+    layout = model.path.target_layout(grid)
+    places = {True: (everything.cache, *image_place(everything, grid, layout))}
     if branches and guidance.interval != (0.0, 1.0):
-        places[False] = (context.cache, *image_place(context, grid))
+        places[False] = (context.cache, *image_place(context, grid, layout))
+    committed = everything.cache.length
 
-    def forward(embeds: Tensor, guided: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        guided = guided or False not in places
+    def look(
+        embeds: Tensor, guided: bool = True, at: slice | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        guided = guided or False not in places or at is not None
         copies = len(contexts) if guided else 1
-        hidden = model.look(places[guided][0], embeds.repeat(copies, 1, 1), *places[guided][1:])
+        cache, position, marks = places[guided]
+        if at is not None:
+            position, marks = position[:, at], marks.map(lambda mark: mark[:, at])
+        hidden = model.look(cache, embeds.repeat(copies, 1, 1), position, marks)
+        if at is not None:
+            cache.commit(torch.full((cache.rows,), embeds.shape[1]))
         full, *nulls = hidden.chunk(copies)
         return full, dict(zip(branches, nulls))
 
-    channels = model.codec.channels * model.config.patch_size**2
-    noise = noise_for(generators, (grid[0] * grid[1], channels), model.device)
-    latents = model.path.sample(forward, noise, steps, guidance, on_step)
-    cells = tuple(side * model.config.patch_size for side in grid)
-    pixels = model.codec.decode(from_tokens(latents, cells, model.config.patch_size))
-    return list(to_pixels(pixels))
+    finished = model.path.sample(look, model.codec, grid, generators, steps, guidance, on_step)
+    everything.cache.length = committed  # of the context alone: what was kept for this image goes
+    return list(to_pixels(model.path.decode(model.codec, finished, grid)))
 
 
 def grid_for(model: UnifiedModel, height: int, width: int) -> Grid:

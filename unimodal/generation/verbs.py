@@ -16,6 +16,8 @@ from typing import Any
 
 from PIL import Image as PILImage
 
+from unimodal.adapters.base import find_base, is_adapter, read_note
+from unimodal.adapters.shelf import Adapters, Shelf, named
 from unimodal.data.document import Document
 from unimodal.data.pictures import MAX_PIXELS, fit, open_picture
 from unimodal.data.rows import parse_row
@@ -67,10 +69,41 @@ class Reply:
 
 
 class Unimodal:
-    """A model, its tokenizer, and its verbs.  `name` is what it was loaded as."""
+    """A model, its tokenizer, and its verbs; `folder` is what it was loaded from, if anything."""
 
-    def __init__(self, model: UnifiedModel, tokenizer: Tokenizer, name: str = "model"):
-        self.model, self.tokenizer, self.name = model.eval(), tokenizer, name
+    def __init__(
+        self, model: UnifiedModel, tokenizer: Tokenizer, name: str = "model", folder: Path | None = None
+    ):
+        self.model, self.tokenizer, self.base = model.eval(), tokenizer, name
+        self._shelf = Shelf(model, folder)
+
+    @property
+    def name(self) -> str:
+        """What the model was loaded as, and the adapter in use."""
+        return f"{self.base} + {self.adapter}" if self.adapter else self.base
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters at hand."""
+        return self._shelf.names
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter in use."""
+        return self._shelf.active
+
+    def add_adapter(self, folder: str | Path) -> str:
+        """Take an adapter to hand (FOLDER, or NAME=FOLDER) and give its name; `set_adapter` uses it.
+
+        Raises UserError if it is no adapter of this model's weights.
+        """
+        ((name, path),) = named(folder).items()
+        self._shelf.add(name, path)
+        return name
+
+    def set_adapter(self, name: str | None) -> None:
+        """Use this adapter and no other; None is the model as it is."""
+        self._shelf.use(name)
 
     @property
     def config(self) -> ModelConfig:
@@ -226,17 +259,34 @@ class Unimodal:
         return replies
 
 
-def load(name: str | Path, device: str | None = None) -> Unimodal:
+def load(name: str | Path | None = None, device: str | None = None, adapter: Adapters = None) -> Unimodal:
     """Load a model: a shipped name, a folder that `unimodal train` wrote, or a hub id.
 
-    device  None takes CUDA where there is one, else the CPU
-    Raises UserError if there is no such model or its files are damaged.
+    name     None takes the model that the adapter belongs to; an adapter's folder means both
+    device   None takes CUDA where there is one, else the CPU
+    adapter  one or more adapter folders, each FOLDER or NAME=FOLDER, or folders by name; the first is used
+    Raises UserError if there is no such model, its files are damaged, or an adapter is of another model.
     """
     import torch
 
-    model, tokenizer = load_model(find_model(str(name)))
+    adapters = named(adapter)
+    if name is not None and is_adapter(name):
+        adapters, name = named(name) | adapters, None
+    if name is not None:
+        folder = find_model(str(name))
+    elif adapters:
+        first = next(iter(adapters.values()))
+        note = read_note(first)
+        folder, name = find_base(note, first), note.base
+    else:
+        raise UserError("name a model to load, or an adapter, which knows its model")
+    model, tokenizer = load_model(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Unimodal(model.to(device), tokenizer, str(name))
+    loaded = Unimodal(model.to(device), tokenizer, str(name), folder)
+    for called, path in adapters.items():
+        loaded._shelf.add(called, path)
+    loaded.set_adapter(next(iter(adapters), None))
+    return loaded
 
 
 def _opened(image: Any) -> Any:

@@ -37,6 +37,7 @@ CLASSES: dict[str, tuple[Callable[[dict], nn.Module], str, int, int]] = {
     "AutoencoderKL": (_diffusers("AutoencoderKL"), "block_out_channels", 1, 4),
     "AutoencoderDC": (_deep_compression, "encoder_block_out_channels", 6, 32),
     "AutoencoderTiny": (_diffusers("AutoencoderTiny"), "encoder_block_out_channels", 4, 4),
+    "VQModel": (_diffusers("VQModel"), "block_out_channels", 1, 3),
 }
 
 
@@ -52,7 +53,8 @@ def _class_of(config: dict) -> str:
 def stride_and_channels(config: dict) -> tuple[int, int]:
     """Pixels per latent cell along a side, and latent channels."""
     _, widths, levels, channels = CLASSES[_class_of(config)]
-    return 2 ** (len(config.get(widths, [None] * levels)) - 1), config.get("latent_channels", channels)
+    stride = 2 ** (len(config.get(widths, [None] * levels)) - 1)
+    return stride, config.get("vq_embed_dim") or config.get("latent_channels", channels)
 
 
 def declared_scale(config: dict) -> tuple[float | list[float], float | list[float]]:
@@ -61,7 +63,7 @@ def declared_scale(config: dict) -> tuple[float | list[float], float | list[floa
     diffusers feeds generators (z - shift_factor) * scaling_factor, or where the latents' own moments are
     given, (z - latents_mean) * scaling_factor / latents_std.
     """
-    default = 0.18215 if _class_of(config) == "AutoencoderKL" else 1.0
+    default = 0.18215 if _class_of(config) in ("AutoencoderKL", "VQModel") else 1.0
     scale = config.get("scaling_factor") or default
     if config.get("latents_mean") and config.get("latents_std"):
         return config["latents_mean"], [value / scale for value in config["latents_std"]]
@@ -156,4 +158,7 @@ def decode(network: nn.Module, latents: Tensor) -> Tensor:
     """Latents in the network's own scale -> pixels (B,3,H,W), not clamped."""
     if isinstance(network, PlainAutoencoderDC):
         return network.decoder(latents)
+    if hasattr(network, "quantize"):  # VQModel, whose own decode would quantize again
+        spatial = network.config.norm_type == "spatial"  # its norms then look at the latents too
+        return network.decoder(network.post_quant_conv(latents), latents if spatial else None)
     return network.decode(latents).sample

@@ -1,4 +1,4 @@
-"""Codecs: pictures <-> latents whose channels have mean 0 and deviation 1.
+"""Codecs: pictures <-> latents whose channels have mean 0 and deviation 1, or codes (see discrete.py).
 
 A codec folder is a diffusers autoencoder folder (config.json and safetensors) with a codec.json beside it
 that holds the measured mean and deviation of each channel, so that everything behind the codec works in
@@ -21,6 +21,7 @@ from unimodal.errors import UserError
 from unimodal.images import autoencoders
 
 CODEC_FILE = "codec.json"
+CLASSES = ("DiffusersCodec", "DiscreteCodec", "PixelPatches")  # that codec.json may name
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,10 @@ class Codec(nn.Module, ABC):
 
     stride    pixels per cell along a side
     channels  C
+    discrete  whether `encode` gives codes, integers, rather than latents
     """
 
+    discrete = False
     mean: Tensor  # (C,)
     std: Tensor  # (C,)
 
@@ -58,20 +61,32 @@ class Codec(nn.Module, ABC):
 
         Raises UserError if a side is no multiple of the stride: a picture is never cut or padded here.
         """
+        self.check_sides(pixels)
+        return (self.to_raw(pixels) - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """What `encode` gives -> pixels (B,3,H,W), clamped to [-1, 1]."""
+        return self.decode_latents(latents)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Latents (B,C,h,w), be they of a codec with codes or not -> pixels (B,3,H,W) in [-1, 1]."""
+        return self.restore(latents).clamp(-1, 1)
+
+    def reconstruct(self, pixels: Tensor) -> Tensor:
+        """Pixels (B,3,H,W) -> the pixels that are left of them after encoding and decoding."""
+        return self.decode(self.encode(pixels))
+
+    def check_sides(self, pixels: Tensor) -> None:
+        """Raise UserError if a side of pictures (B,3,H,W) is no multiple of the stride."""
         height, width = pixels.shape[-2:]
         if height % self.stride or width % self.stride:
             raise UserError(
                 f"a picture of {height}x{width} pixels does not fit a codec of stride {self.stride}; "
                 f"expected sides that are multiples of {self.stride}. Scale it (unimodal.data.pictures.fit)."
             )
-        return (self.to_raw(pixels) - self.mean[:, None, None]) / self.std[:, None, None]
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B,C,h,w) -> pixels (B,3,H,W), clamped to [-1, 1]."""
-        return self.restore(latents).clamp(-1, 1)
 
     def restore(self, latents: Tensor) -> Tensor:
-        """`decode` without the clamp, which would stop gradients: what training compares with the picture."""
+        """`decode_latents` without its clamp, which stops gradients: what training compares to pictures."""
         return self.from_raw(latents * self.std[:, None, None] + self.mean[:, None, None])
 
     @torch.no_grad()
@@ -117,11 +132,7 @@ class DiffusersCodec(Codec):
         stride, channels = autoencoders.stride_and_channels(config)
         super().__init__(stride * fold, channels)
         self.config, self.fold = config, fold
-        if fold < 1 or config.get("in_channels", 3) != 3 * fold**2:
-            raise UserError(
-                f"in_channels = {config.get('in_channels', 3)} and fold = {fold} do not go together: "
-                f"expected in_channels = {3 * fold**2}, the colours of {fold}x{fold} pixels."
-            )
+        check_fold(config, fold)
         self.network = autoencoders.build(config)
         mean, std = autoencoders.declared_scale(config)
         self.mean.copy_(torch.as_tensor(mean))
@@ -143,6 +154,15 @@ class DiffusersCodec(Codec):
         """config.json and diffusion_pytorch_model.safetensors, as diffusers reads them."""
         autoencoders.save(self.network, self.config, folder)
         return {"class": "DiffusersCodec", "fold": self.fold}
+
+
+def check_fold(config: dict, fold: int) -> None:
+    """Raise UserError unless a network of this configuration takes squares of fold x fold pixels."""
+    if fold < 1 or config.get("in_channels", 3) != 3 * fold**2:
+        raise UserError(
+            f"in_channels = {config.get('in_channels', 3)} and fold = {fold} do not go together: "
+            f"expected in_channels = {3 * fold**2}, the colours of {fold}x{fold} pixels."
+        )
 
 
 class PixelPatches(Codec):
@@ -172,21 +192,22 @@ def load_codec(folder_or_id: Path | str) -> Codec:
     """
     folder = _find(folder_or_id)
     entries = _read_json(folder / CODEC_FILE) if (folder / CODEC_FILE).is_file() else None
-    if entries is not None and entries.get("class") == "PixelPatches":
+    kind = None if entries is None else entries.get("class")
+    if entries is not None and kind not in CLASSES:
+        raise UserError(f"{folder / CODEC_FILE}: class is {kind!r}; expected one of {', '.join(CLASSES)}.")
+    if kind == "PixelPatches":
         codec: Codec = PixelPatches(_entry(folder, entries, "stride", int))
-    elif entries is not None and entries.get("class") != "DiffusersCodec":
-        raise UserError(
-            f"{folder / CODEC_FILE}: class is {entries.get('class')!r}; expected DiffusersCodec or "
-            "PixelPatches."
-        )
     else:
-        codec = _load_diffusers(folder, 1 if entries is None else _entry(folder, entries, "fold", int))
+        codec = _load_network(folder, entries)
     if entries is not None:
         _set_scale(codec, entries, folder)
     return codec.eval()
 
 
-def _load_diffusers(folder: Path, fold: int) -> DiffusersCodec:
+def _load_network(folder: Path, entries: dict | None) -> Codec:
+    """A diffusers autoencoder, with a quantizer where codec.json (or the network itself) has one."""
+    from unimodal.images.discrete import OWN_CODEBOOK, DiscreteCodec, load_quantizer
+
     if not (folder / "config.json").is_file():
         inner = next(iter(sorted(path.parent.name for path in folder.glob("*/config.json"))), None)
         hint = f" Did you mean {folder / inner}?" if inner else ""
@@ -195,12 +216,19 @@ def _load_diffusers(folder: Path, fold: int) -> DiffusersCodec:
             f"`unimodal train recipes/codec/shapes.yaml` writes it.{hint}"
         )
     config = _read_json(folder / "config.json")
+    fold = 1 if entries is None else _entry(folder, entries, "fold", int)
+    own = config.get("_class_name") == OWN_CODEBOOK
+    discrete = own or (entries is not None and entries["class"] == "DiscreteCodec")
+    settings = None if own or not discrete else _entry(folder, entries, "quantizer", dict)
     try:
-        codec = DiffusersCodec(config, fold)
+        codec = DiscreteCodec(config, settings, fold) if discrete else DiffusersCodec(config, fold)
     except UserError as error:
-        raise UserError(f"{folder / 'config.json'}: {error}") from None
+        where = folder / "config.json" if settings is None else folder
+        raise UserError(f"{where}: {error}") from None
     autoencoders.load_weights(codec.network, folder)
-    if not (folder / CODEC_FILE).is_file():
+    if discrete:
+        load_quantizer(codec, folder)
+    if entries is None:
         log.warning(
             "%s has no %s; latents are scaled by what its config.json declares: mean %s, std %s",
             folder,

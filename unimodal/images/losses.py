@@ -10,6 +10,7 @@ B batch, C latent channels, H W pixels, h w latent grid.
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 
 def absolute_error(restored: Tensor, pixels: Tensor) -> Tensor:
@@ -26,6 +27,19 @@ def edge_error(restored: Tensor, pixels: Tensor) -> Tensor:
     """Mean absolute difference of the pictures' finite differences along rows and columns, as (B,)."""
     error = restored - pixels
     return sum(error.diff(dim=dim).abs().flatten(1).mean(1) for dim in (2, 3))
+
+
+def pyramid_edge_error(restored: Tensor, pixels: Tensor, levels: int = 3) -> Tensor:
+    """`edge_error` of pictures (B,3,H,W) at full, half, quarter ... size, averaged over `levels`, as (B,).
+
+    Outlines count at every size, which is the part of how alike pictures look that needs no trained network.
+    """
+    error = restored - pixels  # every step from here is linear, so the difference may be taken first
+    total = restored.new_zeros(len(restored))
+    for level in range(levels):
+        error = avg_pool2d(error, 2) if level else error
+        total = total + edge_error(error, torch.zeros_like(error)) / levels
+    return total
 
 
 def moment_penalty(latents: Tensor) -> Tensor:

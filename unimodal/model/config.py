@@ -5,11 +5,12 @@ Names follow Hugging Face's Llama and Qwen configurations where they exist.
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unimodal.errors import UserError
+from unimodal.paths import PATHS, load_path
 
 
 class Strict(BaseModel):
@@ -43,11 +44,48 @@ class Sampling(Strict):
 
 
 class Times(Strict):
-    """Where training puts its noise levels: logit-normal, then shifted (Esser et al. 2024, eq. 19 and 23)."""
+    """Where training puts its noise levels: logit-normal, then shifted (Esser et al. 2024, eq. 19 and 23).
+
+    copies  noise levels at which one picture is drawn in one document: what is told is read once for all
+    """
 
     mean: float = 0.0
     std: float = Field(1.0, gt=0)
     shift: float = Field(1.0, gt=0)
+    copies: int = Field(1, ge=1)
+
+
+class RopeScaling(Strict):
+    """How rotary frequencies were stretched for texts longer than those of the first training.
+
+    linear  all are divided by `factor`
+    llama3  the slow ones are (Llama 3.1, 2024), with a smooth band between `low_freq_factor` and
+            `high_freq_factor` turns in `original_max_position_embeddings` positions
+    yarn    the same idea with a linear ramp (Peng et al. 2023, section 3.2) between `beta_slow` and
+            `beta_fast` turns; queries and keys are scaled by `attention_factor`
+    """
+
+    rope_type: Literal["linear", "llama3", "yarn"]
+    factor: float = Field(gt=0)
+    original_max_position_embeddings: int | None = Field(None, gt=0)
+    low_freq_factor: float | None = Field(None, gt=0)
+    high_freq_factor: float | None = Field(None, gt=0)
+    beta_fast: float = Field(32.0, gt=0)
+    beta_slow: float = Field(1.0, gt=0)
+    truncate: bool = True  # of the ramp's ends to whole frequencies
+    attention_factor: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "RopeScaling":
+        needed = {
+            "linear": [],
+            "llama3": ["original_max_position_embeddings", "low_freq_factor", "high_freq_factor"],
+            "yarn": ["original_max_position_embeddings"],
+        }
+        for name in needed[self.rope_type]:
+            if getattr(self, name) is None:
+                raise ValueError(f"rope_type {self.rope_type} needs {name}")
+        return self
 
 
 class ModelConfig(Strict):
@@ -63,11 +101,18 @@ class ModelConfig(Strict):
     head_dim: int = 64
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10000.0
+    rope_scale: RopeScaling | None = None  # Hugging Face keeps it in `rope_parameters`
+    no_rope_layers: list[Literal[0, 1]] | None = None  # as in SmolLM3: a layer with 0 has no rotary positions
     qk_norm: bool = True
-    attention_bias: bool = False
+    attention_bias: bool = False  # of queries, keys and values
+    attention_output_bias: bool = False
+    mlp_bias: bool = False
     tie_word_embeddings: bool = True
+    max_position_embeddings: int | None = Field(None, gt=0)  # that the text weights were made for, if known
+    sliding_window: int | None = Field(None, gt=0)  # that they were made with; documents must fit into it
     experts: Literal["shared", "mot"] = "shared"
-    path: Literal["flow"] = "flow"
+    path: str = "flow"  # one of `unimodal.paths.PATHS`
+    path_options: dict[str, Any] = Field(default_factory=dict)  # settings that this path alone has
     patch_size: int = Field(1, ge=1)
     image_size: int = 64
     times: Times = Times()
@@ -84,6 +129,19 @@ class ModelConfig(Strict):
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim ({self.head_dim}) must be even for rotary positions")
+        if self.no_rope_layers is not None and len(self.no_rope_layers) != self.num_hidden_layers:
+            raise ValueError(
+                f"no_rope_layers has {len(self.no_rope_layers)} entries; expected one for each of the "
+                f"{self.num_hidden_layers} layers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _path(self) -> "ModelConfig":
+        if self.path not in PATHS:
+            raise ValueError(f"path is {self.path!r}; expected one of {', '.join(PATHS)}")
+        if self.path_options:
+            load_path(self.path).Options.model_validate(self.path_options)
         return self
 
     def save(self, folder: Path) -> None:

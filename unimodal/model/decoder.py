@@ -17,6 +17,7 @@ from torch.nn.functional import silu
 from torch.utils.checkpoint import checkpoint
 
 from unimodal.attention.door import Plan, attend
+from unimodal.errors import UserError
 from unimodal.model.cache import KVCache
 from unimodal.model.config import ModelConfig
 from unimodal.model.norm import RMSNorm
@@ -36,7 +37,7 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(width, heads * head, bias=bias)
         self.k_proj = nn.Linear(width, kv_heads * head, bias=bias)
         self.v_proj = nn.Linear(width, kv_heads * head, bias=bias)
-        self.o_proj = nn.Linear(heads * head, width, bias=False)
+        self.o_proj = nn.Linear(heads * head, width, bias=config.attention_output_bias)
         eps = config.rms_norm_eps
         self.q_norm = RMSNorm(head, eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head, eps) if config.qk_norm else nn.Identity()
@@ -55,9 +56,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
@@ -85,10 +86,11 @@ class Expert(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: an expert for every modality around one attention."""
+    """One layer: an expert for every modality around one attention, with rotary positions or without."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, rotary: bool = True):
         super().__init__()
+        self.rotary = rotary
         self.experts = nn.ModuleList(Expert(config) for _ in range(2 if config.experts == "mot" else 1))
 
     def forward(
@@ -100,7 +102,8 @@ class Block(nn.Module):
         store     puts the new keys and values into a cache and returns all of them
         """
         q, k, v = self._route(is_image, lambda expert, x: expert.before(x), x)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if self.rotary:
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if store is not None:
             k, v = store(k, v)
         attended = attend(q, k.to(q.dtype), v.to(q.dtype), plan)
@@ -130,11 +133,13 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        rotary = config.no_rope_layers or [1] * config.num_hidden_layers
+        self.layers = nn.ModuleList(Block(config, bool(r)) for r in rotary)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.register_buffer(
-            "frequencies", inverse_frequencies(config.head_dim, config.rope_theta), persistent=False
-        )
+        frequencies = inverse_frequencies(config.head_dim, config.rope_theta, config.rope_scale)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.rope_factor = config.rope_scale.attention_factor if config.rope_scale else 1.0
+        self.window = config.sliding_window
         self.gradient_checkpointing = False
 
     def forward(
@@ -149,8 +154,15 @@ class Decoder(nn.Module):
         """Hidden states (B, T, D) of embeddings (B, T, D) at positions (B, T, 3).
 
         place  (row, slot) from `cache.place` when a cache is given
+        Raises UserError beyond the sliding window of pretrained weights: every position looks at all.
         """
-        cos, sin = rotation(position, self.frequencies)
+        if self.window is not None and int(position.max()) >= self.window:
+            raise UserError(
+                f"a document reaches position {int(position.max())}, but this model's text weights were made "
+                f"with a sliding window of {self.window} positions, beyond which it would not be itself. Use "
+                "shorter documents."
+            )
+        cos, sin = rotation(position, self.frequencies, self.rope_factor)
         x = embeds
         for number, layer in enumerate(self.layers):
             store = None

@@ -13,6 +13,7 @@ from unimodal.errors import UserError, nearest
 from unimodal.images.codec import load_codec
 from unimodal.model.config import ModelConfig
 from unimodal.model.unified import UnifiedModel
+from unimodal.model.weights import Weights, fill, unwritten
 from unimodal.sequence.tokenizer import Tokenizer
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
@@ -36,13 +37,14 @@ def save_model(
     save_torch_state_dict(weights, folder)
 
 
-def load_model(folder: Path) -> tuple[UnifiedModel, Tokenizer]:
-    """Read what `save_model` wrote, in float32 on the CPU, ready for inference.
+def load_model(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[UnifiedModel, Tokenizer]:
+    """Read what `save_model` wrote, tensor by tensor to its device and precision, ready for inference.
 
+    Host memory never holds more than the model and one tensor.  The codec stays in float32.
     Raises UserError if the folder is not a model, misses a part, or its weights do not fit its config.
     """
-    from huggingface_hub import load_torch_model
-
     config = ModelConfig.load(folder)
     tokenizer = Tokenizer.load(folder)
     if len(tokenizer) > config.vocab_size:
@@ -51,17 +53,12 @@ def load_model(folder: Path) -> tuple[UnifiedModel, Tokenizer]:
             f"{config.vocab_size}; the two are not of one model. Use the tokenizer saved with the model."
         )
     codec = load_codec(folder / "codec")
-    model = UnifiedModel(config, codec)
+    with unwritten():
+        model = UnifiedModel(config, codec)
     model.codec = None  # its weights are in its own folder
-    try:
-        load_torch_model(model, folder, strict=True)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(
-            f"the weights in {folder} do not fit its config.json or are damaged: {error}. Expected the "
-            "model.safetensors that was saved with this config.json."
-        ) from error
+    fill(model, Weights(folder), device, dtype)
     model.codec = codec.requires_grad_(False)
-    return model.eval(), tokenizer
+    return model.to(device).eval(), tokenizer
 
 
 def find_model(name: str) -> Path:

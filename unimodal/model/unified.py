@@ -7,6 +7,7 @@ Legend: T positions of a pack, P image positions, C latent numbers a position, D
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from unimodal.model.cache import KVCache
 from unimodal.model.config import ModelConfig
 from unimodal.model.decoder import Decoder
 from unimodal.model.places import Places
-from unimodal.paths import PATHS
+from unimodal.paths import load_path
 from unimodal.sequence.layout import NO_LABEL, ImageSpan
 from unimodal.sequence.mask import PADDING, Marks
 from unimodal.sequence.pack import Pack
@@ -54,7 +55,7 @@ class UnifiedModel(nn.Module):
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.places = Places(config.hidden_size)
-        self.path = PATHS[config.path](config, codec.channels * config.patch_size**2)
+        self.path = load_path(config.path)(config, codec)
         self.apply(self._initialise)
         self.path.reset_parameters()
         self.codec = codec
@@ -86,24 +87,28 @@ class UnifiedModel(nn.Module):
     # ---- images in ----------------------------------------------------------------------------
 
     def encode(self, pixels: list[np.ndarray]) -> list[Tensor]:
-        """Latents (P, C) of each uint8 (H, W, 3) picture; pictures of one size are encoded together."""
-        out: list[Tensor | None] = [None] * len(pixels)
+        """Latents (P, C), by which it is read, of each uint8 (H, W, 3) picture."""
+        return self._encoded(pixels)[0]
+
+    def _encoded(self, pixels: list[np.ndarray]) -> tuple[list[Tensor], list[Any]]:
+        """Latents of every picture, and what the path has to say of it; one size is encoded at once."""
+        latents: list[Any] = [None] * len(pixels)
+        truths: list[Any] = [None] * len(pixels)
         sizes: dict[tuple[int, ...], list[int]] = {}
         for number, picture in enumerate(pixels):
             sizes.setdefault(picture.shape, []).append(number)
-        for numbers in sizes.values():
-            batch = to_signal(np.stack([pixels[n] for n in numbers]), self.device)
-            tokens = to_tokens(self.codec.encode(batch).float(), self.config.patch_size)
-            for n, token in zip(numbers, tokens):
-                out[n] = token
-        return out
+        for (height, width, _), numbers in sizes.items():
+            encoded = self.codec.encode(to_signal(np.stack([pixels[n] for n in numbers]), self.device))
+            cells = height // self.codec.stride, width // self.codec.stride
+            maps = self.codec.codes_to_latents(encoded, cells) if self.codec.discrete else encoded
+            tokens = to_tokens(maps.float(), self.config.patch_size)
+            for n, token, truth in zip(numbers, tokens, self.path.truth(self.codec, encoded, tokens)):
+                latents[n], truths[n] = token, truth
+        return latents, truths
 
-    def _spans(self, latents: list[Tensor], spans: list[ImageSpan]) -> tuple[Tensor, Tensor, Tensor]:
-        """Flat latents (P, C), owner (P,) and pack position (P,) of image spans."""
-        index = [torch.arange(s.start, s.start + s.length) for s in spans]
-        owner = torch.repeat_interleave(torch.arange(len(spans)), torch.tensor([s.length for s in spans]))
-        flat = torch.cat([latents[s.image] for s in spans])
-        return flat, owner.to(self.device), torch.cat(index).to(self.device)
+    def _at(self, spans: list[ImageSpan]) -> Tensor:
+        """The positions (P,) of spans in their pack."""
+        return torch.cat([torch.arange(s.start, s.start + s.length) for s in spans]).to(self.device)
 
     # ---- training -----------------------------------------------------------------------------
 
@@ -113,18 +118,20 @@ class UnifiedModel(nn.Module):
         embeds = self.embed_tokens(pack.ids)[0]  # (T, D)
         is_image = torch.zeros(pack.budget, dtype=torch.bool, device=self.device)
         with torch.no_grad():
-            latents = self.encode(pack.pixels)
+            latents, truths = self._encoded(pack.pixels)
         clean = [span for span in pack.images if span.kind == "clean"]
         drawn = [span for span in pack.images if span.kind == "target"]
         if clean:
-            flat, _, at = self._spans(latents, clean)
-            embeds = embeds.index_copy(0, at, self.path.embed_clean(flat).to(embeds.dtype))
+            read = self.path.embed_clean(torch.cat([latents[span.image] for span in clean]))
+            at = self._at(clean)
+            embeds = embeds.index_copy(0, at, read.to(embeds.dtype))
             is_image[at] = True
         if drawn:
-            flat, owner, target_at = self._spans(latents, drawn)
-            seen = self.path.corrupt(flat, owner, len(drawn), generator)
-            inputs = self.path.embed(seen.inputs, seen.times, owner)
-            embeds = embeds.index_copy(0, target_at, inputs.to(embeds.dtype))
+            seen = self.path.corrupt(
+                [truths[span.image] for span in drawn], [span.grid for span in drawn], generator
+            )
+            target_at = self._at(drawn)
+            embeds = embeds.index_copy(0, target_at, self.path.embed(seen).to(embeds.dtype))
             is_image[target_at] = True
         plan = make_plan(pack.marks, half=torch.is_autocast_enabled(self.device.type))
         embeds = self.places(embeds[None], pack.position, is_image[None])
@@ -138,8 +145,8 @@ class UnifiedModel(nn.Module):
         if not drawn:
             return PackLosses(text, self._untouched() + text.new_zeros(()), zero, zero)
         each = self.path.loss(hidden[target_at], seen)  # (P,)
-        positions = torch.bincount(owner, minlength=len(drawn))
-        mean = torch.bincount(owner, weights=each.detach(), minlength=len(drawn)) / positions
+        lengths = [span.length for span in drawn]
+        mean = torch.stack([part.mean() for part in each.detach().split(lengths)])
         return PackLosses(text, each.sum(), mean, seen.times)
 
     def _untouched(self) -> Tensor:

@@ -1,5 +1,16 @@
 """Paths: the ways an image is made.  One file a path, one line in `PATHS`."""
 
-from unimodal.paths.flow import FlowPath
+from importlib import import_module
 
-PATHS = {"flow": FlowPath}
+PATHS = {
+    "flow": "unimodal.paths.flow:FlowPath",
+    "next_scale": "unimodal.paths.next_scale:NextScalePath",
+    "next_token": "unimodal.paths.next_token:NextTokenPath",
+    "per_token": "unimodal.paths.per_token:PerTokenPath",
+}
+
+
+def load_path(name: str) -> type:
+    """The class of a path.  Imported when it is needed, so that a configuration can name it without torch."""
+    module, cls = PATHS[name].split(":")
+    return getattr(import_module(module), cls)

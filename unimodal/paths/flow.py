@@ -18,8 +18,10 @@ from unimodal.diffusion.process import FLOW, velocity, x0_from_velocity
 from unimodal.diffusion.solvers import SOLVERS, OnStep
 from unimodal.diffusion.times import grid as time_grid
 from unimodal.diffusion.times import logit_normal
-from unimodal.model.config import ModelConfig
-from unimodal.paths.path import Corrupted, Forward
+from unimodal.images.codec import Codec
+from unimodal.images.patches import from_tokens
+from unimodal.model.config import ModelConfig, Strict
+from unimodal.paths.path import Corrupted, Look, flatten, row_noise
 from unimodal.sequence.layout import Grid, TargetLayout
 
 TIME_WIDTH = 256
@@ -44,16 +46,19 @@ class TimeEmbedding(nn.Module):
 class FlowPath(nn.Module):
     """See `unimodal.paths.path`.  C = latent channels x patch^2 per position, D = model width."""
 
-    def __init__(self, config: ModelConfig, channels: int):
+    class Options(Strict):
+        """None of its own: `model.times` and `model.sampling` say all."""
+
+    def __init__(self, config: ModelConfig, codec: Codec):
         super().__init__()
-        self.times, self.sampling = config.times, config.sampling
+        self.times, self.sampling, self.patch_size = config.times, config.sampling, config.patch_size
         width = config.hidden_size
-        self.channels = channels
-        self.latent_in = nn.Linear(channels, width)
+        self.channels = codec.channels * config.patch_size**2
+        self.latent_in = nn.Linear(self.channels, width)
         self.time_in = TimeEmbedding(width)
         self.head_norm = nn.LayerNorm(width, eps=config.rms_norm_eps, elementwise_affine=False)
         self.head_modulation = nn.Linear(width, 2 * width)
-        self.head = nn.Linear(width, channels)
+        self.head = nn.Linear(width, self.channels)
 
     def reset_parameters(self) -> None:
         """Start with a head that says zero, which leaves the best straight line."""
@@ -62,23 +67,27 @@ class FlowPath(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def target_layout(self, grid: Grid) -> TargetLayout:
-        """One step for the whole image, hidden: later positions look at the clean copy."""
-        return TargetLayout(np.zeros(grid[0] * grid[1], dtype=np.int64), hidden=True)
+        """One step for the whole image, hidden: later positions look at the clean copy, if there are any."""
+        steps = np.zeros(grid[0] * grid[1], dtype=np.int64)
+        return TargetLayout(steps, hidden=True, copies=self.times.copies)
 
-    def corrupt(self, latents: Tensor, owner: Tensor, images: int, generator: torch.Generator) -> Corrupted:
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Tensor:
+        """The latents themselves."""
+        return latents
+
+    def corrupt(self, truths: list[Tensor], grids: list[Grid], generator: torch.Generator) -> Corrupted:
         """One noise level an image; the model sees x_t and must say eps - x0."""
-        t = logit_normal(images, generator, self.times.mean, self.times.std, self.times.shift)
+        latents, owner = flatten(truths)
+        t = logit_normal(len(truths), generator, self.times.mean, self.times.std, self.times.shift)
         eps = torch.randn(latents.shape, generator=generator, device=generator.device)
         t, eps = t.to(latents.device), eps.to(latents)
-        return Corrupted(
-            inputs=FLOW.noised(latents, eps, t[owner][:, None]),
-            target=velocity(latents, eps),
-            owner=owner,
-            times=t,
-        )
+        return Corrupted(FLOW.noised(latents, eps, t[owner][:, None]), velocity(latents, eps), owner, t)
 
-    def embed(self, inputs: Tensor, times: Tensor, owner: Tensor) -> Tensor:
+    def embed(self, corrupted: Corrupted) -> Tensor:
         """Project latents and add the embedded noise level of their image."""
+        return self._embed(corrupted.inputs, corrupted.times, corrupted.owner)
+
+    def _embed(self, inputs: Tensor, times: Tensor, owner: Tensor) -> Tensor:
         return self.latent_in(inputs) + self.time_in(times)[owner]
 
     def embed_clean(self, latents: Tensor) -> Tensor:
@@ -105,22 +114,25 @@ class FlowPath(nn.Module):
 
     def sample(
         self,
-        forward: Forward,
-        noise: Tensor,
+        look: Look,
+        codec: Codec,
+        grid: Grid,
+        generators: list[torch.Generator],
         steps: int | None = None,
         guidance: Guidance | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Solve from noise (B, P, C) to latents; branches are combined in velocity."""
+        """Solve from noise to latents (B, P, C); branches are combined in velocity."""
         guidance = guidance or Guidance(self.sampling.guidance, self.sampling.image_guidance)
-        batch, positions, _ = noise.shape
+        batch, positions = len(generators), grid[0] * grid[1]
+        noise = row_noise(generators, (positions, self.channels), self.head.weight.device)
         owner = repeat(torch.arange(batch, device=noise.device), "b -> (b p)", p=positions)
 
         def predict_x0(x: Tensor, t: Tensor) -> Tensor:
             times = t.to(x).expand(batch)
             flat_x = rearrange(x, "b p c -> (b p) c")
-            embeds = rearrange(self.embed(flat_x, times, owner), "(b p) d -> b p d", b=batch)
-            full, nulls = forward(embeds, guidance.applies(float(t)))
+            embeds = rearrange(self._embed(flat_x, times, owner), "(b p) d -> b p d", b=batch)
+            full, nulls = look(embeds, guidance.applies(float(t)))
 
             def say(hidden: Tensor) -> Tensor:
                 flat = self.velocity(rearrange(hidden, "b p d -> (b p) d"), flat_x, times, owner)
@@ -131,3 +143,8 @@ class FlowPath(nn.Module):
 
         times = time_grid(steps or self.sampling.steps, self.sampling.shift)
         return SOLVERS[self.sampling.solver](predict_x0, noise, times, FLOW, on_step)
+
+    def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:
+        """Latents to pixels."""
+        cells = (grid[0] * self.patch_size, grid[1] * self.patch_size)
+        return codec.restore(from_tokens(finished, cells, self.patch_size)).clamp(-1, 1)

@@ -1,18 +1,17 @@
 """What every path answers, and nothing else knows.
 
     1. target_layout   how many positions a drawn image takes, with which steps, hidden or not
-    2. corrupt         what the model sees of it in training
+    2. truth, corrupt  what of an image the path has to say, and what the model sees of it in training
     3. embed           how that becomes model-width vectors
     4. loss            from hidden states at those positions
-    5. sample          finished latents, given a forward over the cached context
+    5. sample          the finished image, given a look at the cached context; `decode` makes pixels of it
 
-Images of different sizes travel flat: latents (P, C) over all positions of all images, and `owner` (P,)
-saying which image a position belongs to.
+A finished image is read alike by all paths: as a clean copy of its latents (`embed_clean`).
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -20,19 +19,33 @@ from torch import Tensor
 from unimodal.data.document import Drop
 from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.solvers import OnStep
+from unimodal.images.codec import Codec
+from unimodal.model.config import Strict
 from unimodal.sequence.layout import Grid, TargetLayout
 
-Forward = Callable[[Tensor, bool], tuple[Tensor, dict[Drop, Tensor]]]
-"""(embeddings (B, P, D), guided) -> hidden states (B, P, D) of the full branch and of each null branch."""
+
+class Look(Protocol):
+    """Hidden states at the image's own positions, over the cached context."""
+
+    def __call__(
+        self, embeds: Tensor, guided: bool = True, at: slice | None = None
+    ) -> tuple[Tensor, dict[Drop, Tensor]]:
+        """Embeddings (B, n, D) to hidden states (B, n, D): of the full branch, and of each null branch.
+
+        guided  whether null branches are wanted; kept looks have them all
+        at      which of the target's positions; they are kept, so that later looks of this image see them.
+                None: all of them, and nothing is kept
+        """
+        ...
 
 
 @dataclass(slots=True)
 class Corrupted:
-    """What the model sees of the images it is to draw, and what it must say.
+    """What the model sees of the I images it is to draw, and what it must say, flat over all of them.
 
-    inputs, target  (P, C) flat over all images
+    inputs, target  (P, ...) as the path likes
     owner           (P,) image of each position
-    times           (I,) noise level of each image
+    times           (I,) where in the path's own time each image stands, in [0, 1]; 1 is nothing known
     """
 
     inputs: Tensor
@@ -42,18 +55,32 @@ class Corrupted:
 
 
 class Path(Protocol):
-    """The contract of `paths/*.py`; every path is an nn.Module with these methods."""
+    """The contract of `paths/*.py`; every path is an nn.Module built as `Path(config, codec)`.
+
+    It keeps what it needs of the codec (numbers, not the module) and gets the codec itself where it works
+    on pictures.  Raises UserError at once if the codec does not go with it.
+    """
+
+    Options: ClassVar[type[Strict]]  # settings of its own, `model.path_options` in a recipe
 
     def target_layout(self, grid: Grid) -> TargetLayout:
-        """Answer 1."""
+        """Answer 1, for a picture whose clean copy takes `grid` positions."""
         ...
 
-    def corrupt(self, latents: Tensor, owner: Tensor, images: int, generator: torch.Generator) -> Corrupted:
-        """Answer 2: `latents` (P, C) of `images` images."""
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Sequence[Any]:
+        """Answer 2a: for each of B pictures, what the path has to say of it.
+
+        encoded  what `codec.encode` gave: latents (B, C, h, w) or codes (B, N)
+        latents  (B, P, C) the positions of the clean copies
+        """
         ...
 
-    def embed(self, inputs: Tensor, times: Tensor, owner: Tensor) -> Tensor:
-        """Answer 3: (P, C) at noise levels `times` (I,) to (P, D)."""
+    def corrupt(self, truths: list[Any], grids: list[Grid], generator: torch.Generator) -> Corrupted:
+        """Answer 2b: I drawn images at once; all chance comes from `generator`."""
+        ...
+
+    def embed(self, corrupted: Corrupted) -> Tensor:
+        """Answer 3: (P, D)."""
         ...
 
     def embed_clean(self, latents: Tensor) -> Tensor:
@@ -66,11 +93,29 @@ class Path(Protocol):
 
     def sample(
         self,
-        forward: Forward,
-        noise: Tensor,
-        steps: int,
-        guidance: Guidance,
+        look: Look,
+        codec: Codec,
+        grid: Grid,
+        generators: list[torch.Generator],
+        steps: int | None = None,
+        guidance: Guidance | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Answer 5: latents (B, P, C) from noise (B, P, C)."""
+        """Answer 5: B finished images, in the path's own form; row b takes its chance from generator b."""
         ...
+
+    def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:
+        """Pixels (B, 3, H, W) of what `sample` gave."""
+        ...
+
+
+def row_noise(generators: list[torch.Generator], shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Noise (B, *shape), every row from its own CPU generator, so that batch n equals n singles."""
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
+
+
+def flatten(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Images (P_i, ...) one after another (P, ...), and the owner (P,) of each position."""
+    lengths = torch.tensor([len(image) for image in images])
+    flat = torch.cat(list(images))
+    return flat, torch.repeat_interleave(torch.arange(len(images)), lengths).to(flat.device)

@@ -23,16 +23,30 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class TargetLayout:
-    """How a path lays out an image that is to be drawn.
+    """How a path lays out an image that is to be drawn, on P positions.
 
     steps   (P,) when each position is written, counted from 0
     hidden  whether only the image itself may look at these positions
     clean   whether a clean copy must follow, for what comes later to look at
+    places  (P, 2) row and column inside the picture; None: one position a cell, row by row
+    copies  how many times training draws it, side by side, none seeing another (if hidden)
     """
 
     steps: np.ndarray
     hidden: bool
     clean: bool = True
+    places: np.ndarray | None = None
+    copies: int = 1
+
+    def offsets(self, grid: Grid) -> np.ndarray:
+        """(P, 3) what is added to the RoPE position at which the image stands."""
+        places = raster(grid) if self.places is None else self.places
+        return np.pad(places, ((0, 0), (1, 0)))
+
+
+def raster(grid: Grid) -> np.ndarray:
+    """(rows * columns, 2) row and column of every cell, row by row."""
+    return np.stack(np.indices(grid), axis=-1).reshape(-1, 2)
 
 
 class TargetRule(Protocol):
@@ -48,20 +62,17 @@ class ImageSpan:
     """Where a copy of an image stands in a sequence.
 
     start   first position
-    grid    (rows, columns) of positions; rows * columns positions in all
+    length  number of positions: rows * columns of a clean copy, what the path says of a target
+    grid    (rows, columns) of the clean copy
     image   index into the sequence's `pixels`
     kind    `clean`: the finished image is read; `target`: the path draws it
     """
 
     start: int
+    length: int
     grid: Grid
     image: int
     kind: Literal["clean", "target"]
-
-    @property
-    def length(self) -> int:
-        """Number of positions."""
-        return self.grid[0] * self.grid[1]
 
 
 @dataclass(slots=True)
@@ -121,18 +132,16 @@ class _Writer:
 
     def image(self, grid: Grid, image: int, kind: Literal["clean", "target"], target: TargetLayout) -> None:
         """One copy of an image; `position` does not advance until `leave_image`."""
-        rows, columns = grid
-        count = rows * columns
-        self.images.append(ImageSpan(len(self.ids), grid, image, kind))
-        self.next_span += 1
         steps = target.steps.tolist()
-        start = self.next_position
+        count = len(steps)
+        self.images.append(ImageSpan(len(self.ids), count, grid, image, kind))
+        self.next_span += 1
         self.ids += [self.pad] * count
         self.trained += [False] * count
         self.step += [self.next_step + step for step in steps]
         self.span += [self.next_span] * count
         self.hidden += [target.hidden] * count
-        self.position += [(start, start + r, start + c) for r in range(rows) for c in range(columns)]
+        self.position += map(tuple, (self.next_position + target.offsets(grid)).tolist())
         self.next_step += max(steps) + 1
         self.next_span += 1
 
@@ -193,7 +202,7 @@ def layout(
             drawn = part.trained and not open_turn
             writer.text([tokenizer.image_start], trained=drawn)
             target = path.target_layout(grid) if drawn else None
-            if target:
+            for _ in range(target.copies if target else 0):
                 writer.image(grid, images, "target", target)
             if drawn and last == (number, index):
                 # Nothing that follows is trained, so nothing needs the clean copy or the end marks.

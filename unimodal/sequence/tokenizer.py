@@ -1,7 +1,8 @@
-"""Text to token ids and back: byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2) by `tokenizers`.
+"""Text to token ids and back: BPE over bytes (Sennrich et al. 2016; bytes as in GPT-2) by `tokenizers`.
 
 Every UTF-8 text survives the round trip exactly, and text can never turn into a special token: what marks
 turns and images is put in by `layout` alone, by id.  Folders are Hugging Face's: `AutoTokenizer` reads them.
+A pretrained tokenizer keeps what it does to texts first, as Qwen's Unicode NFC.
 """
 
 import codecs
@@ -14,6 +15,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from unimodal.errors import UserError
+from unimodal.sequence.token_bytes import bytes_of_tokens
 
 SPECIALS = {
     "endoftext": "<|endoftext|>",
@@ -23,6 +25,7 @@ SPECIALS = {
     "image_end": "<|image_end|>",
     "pad": "<|pad|>",
 }
+OWN_NAMES = "unimodal_tokens"  # key in tokenizer_config.json: special tokens called otherwise than above
 TEMPLATE_WORDS = ("user", "assistant", "system")  # one token each, so a turn costs the same for every role
 CACHED_LENGTH = 200  # characters; prompts and answers repeat, long texts do not
 
@@ -40,22 +43,12 @@ CHAT_TEMPLATE = (
 )
 
 
-def _byte_of_character() -> dict[str, int]:
-    """Byte-level BPE writes each byte as one printable character; this is the way back.
-
-    Printable Latin-1 characters stand for their own byte, the other bytes follow in order above 255.
-    """
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    own = {c: ord(c) for c in alphabet if ord(c) < 256}
-    others = sorted(set(range(256)) - set(own.values()))
-    return own | dict(zip((c for c in alphabet if ord(c) >= 256), others, strict=True))
-
-
 class Tokenizer:
     """Encodes text to ids and back; knows the ids of the special tokens (`.im_start`, `.pad`, ...).
 
-    backend  a byte-level `tokenizers.Tokenizer` that holds every token of SPECIALS
-    Raises UserError if a special token is missing.
+    backend  a `tokenizers.Tokenizer` over bytes that holds every special token
+    names    special tokens that are called otherwise than in SPECIALS, as a pretrained model's end of text
+    Raises UserError if a special token is missing, or the vocabulary is not over bytes.
     """
 
     endoftext: int
@@ -65,29 +58,26 @@ class Tokenizer:
     image_end: int
     pad: int
 
-    def __init__(self, backend: tokenizers.Tokenizer):
+    def __init__(self, backend: tokenizers.Tokenizer, names: dict[str, str] | None = None):
         self.backend = backend
+        self.names = SPECIALS | (names or {})
         backend.encode_special_tokens = True  # "<|im_end|>" in a text is eight or so ordinary tokens
-        for name, token in SPECIALS.items():
+        for name, token in self.names.items():
             if (number := backend.token_to_id(token)) is None:
+                every = ", ".join(self.names.values())
                 raise UserError(
-                    f"the tokenizer has no token {token!r}; expected all of {', '.join(SPECIALS.values())}. "
+                    f"the tokenizer has no token {token!r}; expected all of {every}. "
                     "Use a tokenizer made by unimodal, or add the missing tokens to it."
                 )
             setattr(self, name, number)
-        to_byte = _byte_of_character()
-        special = {token.content for token in backend.get_added_tokens_decoder().values()}
-        self._bytes = {
-            number: b"" if token in special else bytes(to_byte[c] for c in token)
-            for token, number in backend.get_vocab(with_added_tokens=True).items()
-        }
+        self._bytes = bytes_of_tokens(backend)
         self._cached = lru_cache(maxsize=1 << 16)(self._encode)
 
     def __len__(self) -> int:
-        return self.backend.get_vocab_size(with_added_tokens=True)
+        return 1 + max(self._bytes)
 
     def __reduce__(self):
-        return _from_json, (self.backend.to_str(),)
+        return _from_json, (self.backend.to_str(), self.names)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         try:
@@ -117,13 +107,15 @@ class Tokenizer:
         self.backend.save(str(folder / "tokenizer.json"))
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": SPECIALS["im_end"],
-            "pad_token": SPECIALS["pad"],
-            "additional_special_tokens": [t for n, t in SPECIALS.items() if n not in ("im_end", "pad")],
+            "eos_token": self.names["im_end"],
+            "pad_token": self.names["pad"],
+            "additional_special_tokens": [t for n, t in self.names.items() if n not in ("im_end", "pad")],
             "clean_up_tokenization_spaces": False,
             "add_bos_token": False,
             "chat_template": CHAT_TEMPLATE,
         }
+        if own := {name: token for name, token in self.names.items() if token != SPECIALS[name]}:
+            settings[OWN_NAMES] = own
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -132,20 +124,18 @@ class Tokenizer:
         file = Path(folder) / "tokenizer.json"
         if not file.is_file():
             raise UserError(f"no tokenizer at {file}; expected the folder of a saved model or tokenizer.")
+        settings = file.with_name("tokenizer_config.json")
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(file)))
-        except KeyError as error:
-            raise UserError(
-                f"{file} is no byte-level BPE tokenizer: it has the character {error}."
-            ) from error
+            names = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+            return cls(tokenizers.Tokenizer.from_file(str(file)), names.get(OWN_NAMES))
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
         except Exception as error:  # tokenizers raises bare Exception
             raise UserError(f"{file} is no tokenizer that `tokenizers` reads: {error}") from error
 
 
-def _from_json(text: str) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(text))
+def _from_json(text: str, names: dict[str, str] | None = None) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(text), names)
 
 
 class StreamDecoder:

@@ -143,7 +143,7 @@ def find_checkpoint(resume: str | None, output: Path) -> Path | None:
                 "newer, or give another output.dir."
             )
         return path
-    if complete_checkpoints(output) or (output / "model").exists():
+    if complete_checkpoints(output) or any((output / made).exists() for made in ("model", "adapter")):
         raise UserError(
             f"output.dir {output} already holds a run. Give train.resume=auto to go on with it, another "
             "output.dir to start beside it, or delete it."

@@ -150,7 +150,8 @@ def _steps(run: Run, log: Log) -> Path:
 
 
 def train(recipe: Recipe) -> Path:
-    """Train what the recipe says and return the model folder: OUTPUT/model when all steps are done.
+    """Train what the recipe says and return its folder, when all steps are done: OUTPUT/model, or for an
+    adapter OUTPUT/adapter.
 
     Stopped by SIGINT or SIGTERM it returns the model folder of the checkpoint it wrote.  Raises UserError
     for bad input and for a loss that is not finite.
@@ -178,8 +179,10 @@ def train(recipe: Recipe) -> Path:
                     )
                     return last / "model"
                 run.save_final_model()
-                log.say(f"Done after step {run.step}: {output / 'model'}")
-                return output / "model"
+                log.say(f"Done after step {run.step}: {run.output}")
+                if hint := getattr(run.trainee, "hint", None):
+                    log.say(hint(run.output))
+                return run.output
         finally:
             run.close()
 

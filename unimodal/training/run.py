@@ -156,10 +156,15 @@ class Run:
             self.trainee.save(folder, self.module)
         (folder / "recipe.yaml").write_text(self.recipe.to_yaml(), encoding="utf-8")
 
+    @property
+    def output(self) -> Path:
+        """The folder of what is trained: OUTPUT/model, unless the trainee's `product` is something else."""
+        return self.recipe.output.dir / getattr(self.trainee, "product", "model")
+
     def save_final_model(self) -> None:
-        """Write OUTPUT/model, replacing an older one only when the new one is whole."""
+        """Write the output, replacing an older one only when the new one is whole."""
         if self.accelerator.is_main_process:
-            target = self.recipe.output.dir / "model"
+            target = self.output
             try:
                 with whole_folder(target) as folder:
                     self.save_model(folder)

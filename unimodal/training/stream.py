@@ -5,6 +5,7 @@ training process takes from them in turn.  A batch carries the state from which 
 place in the data is the states of the batches last taken, whatever the workers have prepared meanwhile.
 """
 
+import pickle
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -23,14 +24,16 @@ class _Shards(IterableDataset):
         self.trainee, self.rank, self.world = trainee, rank, world
         self.states, self.first = states, first
 
-    def __iter__(self) -> Iterator[tuple[int, Batch | UserError]]:
+    def __iter__(self) -> Iterator[tuple[int, Batch | bytes | UserError]]:
         worker = get_worker_info()
         n = len(self.states)
         # The loader asks worker 0 first, which therefore serves the shard whose turn it is.
         shard = (self.first + (worker.id if worker else 0)) % n
         try:
             for batch in self.trainee.batches(self.states[shard], self.rank * n + shard, self.world * n):
-                yield shard, batch
+                # By value: tensors would travel as file handles, each of which the training process has to
+                # fetch from a thread of the busy worker.
+                yield shard, pickle.dumps(batch, pickle.HIGHEST_PROTOCOL) if worker else batch
         except UserError as error:
             yield shard, error  # raised by the loader it would reach the user as a page of tracebacks
 
@@ -72,6 +75,8 @@ class Stream:
         shard, batch = next(self._items)
         if isinstance(batch, UserError):
             raise batch
+        if isinstance(batch, bytes):
+            batch = pickle.loads(batch)  # of our own worker process
         shards = list(self.state["shards"])
         shards[shard] = batch.state
         self.state = {"shards": shards, "next": (shard + 1) % len(shards)}

@@ -48,6 +48,8 @@ class Trainee(Protocol[B]):
 
     The loop moves `module` to its device, casts inside autocast where that pays, and optimises the
     parameters with `requires_grad`.  A module with `gradient_checkpointing_enable()` can be asked to.
+    A trainee of something else than a model says what in `product`, which names its folder; one with a
+    `hint(folder) -> str` has it printed when all is done.
     """
 
     module: nn.Module

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from unimodal.adapters.base import Note, fingerprint, is_adapter, read_note
+from unimodal.adapters.section import LoraSection, Settings, apply_settings
 from unimodal.data.document import Text
 from unimodal.data.mixture import Mixture
 from unimodal.data.source import FileSource, Source, live_source
@@ -21,7 +23,7 @@ from unimodal.training.unified_trainee import UnifiedTrainee
 
 TOKENIZER_DOCUMENTS = 5000
 # What a recipe may change in a model it starts from; everything else is the shape of its weights.
-CHANGEABLE = {"times", "sampling", "drop", "image_size"}
+CHANGEABLE = set(Settings.model_fields)
 
 
 class LossWeights(Strict):
@@ -41,6 +43,7 @@ class UnifiedModelSection(ModelConfig):
     train_codec: bool = False  # go on training the codec, on reconstruction, beside the model
     tokenizer: str | None = None  # folder; null: that of init_from, or a new one trained on the data
     loss: LossWeights = Field(default_factory=LossWeights)
+    lora: LoraSection | None = None  # train an adapter of init_from; null: its weights themselves
 
     def build(self, recipe: Recipe, checkpoint: Path | None = None) -> Trainee:
         """The model, its data and its losses.
@@ -49,9 +52,13 @@ class UnifiedModelSection(ModelConfig):
         it would give other numbers to the tokens whose embeddings are resumed.
         """
         mixture = mixture_of(recipe.data)
+        adapter = None
+        if self.lora:
+            self._check_lora()
         if self.init_from:
-            model, tokenizer = load_model(find_model(self.init_from))
-            model.config = self._changed(model.config)
+            folder = self._base()
+            model, tokenizer = load_model(folder)
+            apply_settings(model, Settings.of(self._changed(model.config)))
             if self.codec:
                 model.codec = _fitting(load_codec(self.codec), model)
         else:
@@ -64,6 +71,8 @@ class UnifiedModelSection(ModelConfig):
             config = ModelConfig(**fields | {"vocab_size": max(self.vocab_size, len(tokenizer))})
             model = UnifiedModel(config, load_codec(self.codec))
         model.train().codec.requires_grad_(self.train_codec)
+        if self.lora:
+            adapter = self._adapt(model, folder, checkpoint)
         return UnifiedTrainee(
             model,
             tokenizer,
@@ -72,7 +81,49 @@ class UnifiedModelSection(ModelConfig):
             self.loss.model_dump(),
             self.train_codec,
             getattr(torch, recipe.output.dtype),
+            adapter,
         )
+
+    def _base(self) -> Path:
+        """The folder of `init_from`."""
+        folder = find_model(self.init_from)
+        if is_adapter(folder):
+            raise UserError(
+                f"model.init_from: {folder} is an adapter, not a model. Merge it into its base first, with "
+                "`unimodal export --merge`."
+            )
+        return folder
+
+    def _check_lora(self) -> None:
+        """Refuse what an adapter cannot hold."""
+        if not self.init_from:
+            raise UserError("model.lora needs model.init_from: an adapter changes a model that is there")
+        for name in ("codec", "train_codec"):
+            if getattr(self, name):
+                raise UserError(
+                    f"model.{name} and model.lora exclude each other: an adapter holds no codec. Train the "
+                    "codec first, as a model of its own, or leave one of the two out."
+                )
+
+    def _adapt(self, model: UnifiedModel, folder: Path, checkpoint: Path | None) -> Note:
+        """Put a new adapter into the model and give its note.  Refuses to resume on another base."""
+        from unimodal.adapters.attached import Attached
+        from unimodal.adapters.targets import lora_config
+
+        note = Note(
+            base=self.init_from,
+            nearby=str(folder.resolve()) if Path(self.init_from).is_dir() else None,
+            sha256=fingerprint(folder),
+            target=self.lora.target,
+            settings=Settings.of(model.config),
+        )
+        if checkpoint and read_note(checkpoint / "model").sha256 != note.sha256:
+            raise UserError(
+                f"{folder} has other weights than when {checkpoint} was written: its adapter would not fit. "
+                "Bring the old weights back, or start anew with another output.dir."
+            )
+        Attached(model, lora_config(model, self.lora, self.init_from), self.lora.target)
+        return note
 
     def _changed(self, config: ModelConfig) -> ModelConfig:
         """The loaded configuration with what the recipe sets; refuses what would not fit the weights."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from unimodal.adapters.base import Note
 from unimodal.data.document import Document, drop
 from unimodal.data.mixture import Mixture
 from unimodal.data.pictures import MAX_PIXELS, fit
@@ -74,8 +75,10 @@ class UnifiedTrainee:
         weights: dict[str, float],
         train_codec: bool,
         dtype: torch.dtype = torch.float32,
+        adapter: Note | None = None,
     ):
         self.module, self.tokenizer, self.data, self.dtype = model, tokenizer, data, dtype
+        self.adapter = adapter  # of what, if the model has an adapter in it and this alone is trained
         self.train_codec = train_codec
         self.weights = {name: weight for name, weight in weights.items() if name != "codec" or train_codec}
         config = model.config
@@ -122,19 +125,23 @@ class UnifiedTrainee:
         return total
 
     def flops(self, batch: Pack) -> float:
-        """6 per weight and position, plus 12 per attended pair and width (PaLM, appendix B), packed."""
+        """6 per weight and position, plus 12 per attended pair and width (PaLM, appendix B), packed.
+
+        A frozen weight costs 4: it needs no gradient of its own.
+        """
         config = self.module.config
-        layers = sum(p.numel() for p in self.module.decoder.layers.parameters()) / len(self._experts())
+        weights = sum(_cost(p) * p.numel() for p in self.module.decoder.layers.parameters())
+        layers = weights / len(self._experts())
         trained = int((batch.labels != NO_LABEL).sum())
         pairs = sum(length**2 for length in batch.lengths)
         width = config.num_attention_heads * config.head_dim
         attention = 12 * config.num_hidden_layers * width * pairs / 2
-        head = 6 * trained * config.vocab_size * config.hidden_size
+        head = _cost(self.module.embed_tokens.weight) * trained * config.vocab_size * config.hidden_size
         read = sum(span.length for span in batch.images)
         drawn = sum(span.length for span in batch.images if span.kind == "target")
         # Latents need no gradient, so their projection costs 4 a weight; the path's head costs 6.
         image = (4 * read + 6 * drawn) * self.module.path.channels * config.hidden_size
-        return 6 * layers * batch.tokens + attention + head + image
+        return layers * batch.tokens + attention + head + image
 
     def _experts(self) -> range:
         return range(2 if self.module.config.experts == "mot" else 1)
@@ -155,9 +162,27 @@ class UnifiedTrainee:
             return None
         return sheet(draw_documents(self.module, self.tokenizer, documents, seed), columns=6)
 
+    @property
+    def product(self) -> str:
+        """What is trained: the model, or an adapter for it."""
+        return "adapter" if self.adapter else "model"
+
+    def hint(self, folder: Path) -> str:
+        """How to use what was trained."""
+        return f"Use it with `unimodal chat {'--adapter ' if self.adapter else ''}{folder}`"
+
     def save(self, folder: Path, module: UnifiedModel) -> None:
-        """A complete model folder."""
-        save_model(folder, module, self.tokenizer, self.dtype)
+        """A complete model folder, or that of the adapter alone."""
+        if self.adapter:
+            from unimodal.adapters.folder import save_adapter
+
+            save_adapter(folder, module, self.adapter, self.dtype)
+        else:
+            save_model(folder, module, self.tokenizer, self.dtype)
+
+
+def _cost(weight: torch.Tensor) -> int:
+    return 6 if weight.requires_grad else 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,66 @@
+"""Merged equals adapter and base, for every target, with shared weights and with an expert for each."""
+
+import pytest
+import torch
+
+import unimodal
+from tests.adapters.make import adapter_folder, base_folder, losses, pack
+from unimodal.adapters.merge import merge_adapter, with_experts
+from unimodal.adapters.section import Settings
+from unimodal.errors import UserError
+from unimodal.model.config import Sampling
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("target", ["text", "image", "both"])
+@pytest.mark.parametrize("experts", ["shared", "mot"])
+def test_merged_equals_adapter_and_base(tmp_path, experts, target, dora):
+    base = base_folder(tmp_path / "base", experts=experts)
+    options = {"target": target, "use_dora": dora, "modules_to_save": ["embed_tokens", "path.head"]}
+    folder = adapter_folder(tmp_path / "adapter", base, experts=experts, **options)
+    assert merge_adapter(base, folder, tmp_path / "merged") == tmp_path / "merged"
+    merged, both = unimodal.load(tmp_path / "merged", "cpu"), unimodal.load(base, "cpu", adapter=folder)
+    assert merged.config.experts == ("mot" if target != "both" else experts)
+    documents = pack(merged.model)
+    torch.testing.assert_close(
+        losses(merged.model, documents), losses(both.model, documents), rtol=2e-4, atol=2e-4
+    )
+    assert merged.adapters == ()
+    assert merged.tokenizer.encode("a red circle") == both.tokenizer.encode("a red circle")
+
+
+def test_with_experts_is_the_same_model(tmp_path):
+    model = unimodal.load(base_folder(tmp_path / "base"), "cpu").model
+    documents = pack(model)
+    twice = with_experts(model)
+    assert not twice.training
+    torch.testing.assert_close(losses(twice, documents), losses(model, documents), rtol=1e-5, atol=1e-5)
+
+
+def test_finds_the_base_and_takes_the_settings_along(tmp_path):
+    base = base_folder(tmp_path / "base")
+    settings = Settings.of(unimodal.load(base, "cpu").config)
+    settings = settings.model_copy(update={"sampling": Sampling(steps=7)})
+    folder = adapter_folder(tmp_path / "adapter", base, settings=settings)
+    merged = unimodal.load(merge_adapter(None, folder, tmp_path / "merged"), "cpu")
+    assert merged.config.sampling.steps == 7
+    half = merge_adapter(None, folder, tmp_path / "half", torch.float16)
+    sizes = [(f / "model.safetensors").stat().st_size for f in (half, tmp_path / "merged")]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_refusals(tmp_path, monkeypatch):
+    base, other = base_folder(tmp_path / "base"), base_folder(tmp_path / "other", seed=1)
+    folder = adapter_folder(tmp_path / "adapter", base)
+    with pytest.raises(UserError, match=r"but .*other has other weights"):
+        merge_adapter(other, folder, tmp_path / "merged")
+    with pytest.raises(UserError, match="is there already"):
+        merge_adapter(base, folder, other)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unimodal.adapters.merge.save_model", full)
+    with pytest.raises(UserError, match="No space left"):
+        merge_adapter(base, folder, tmp_path / "merged")
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "other", "adapter"}

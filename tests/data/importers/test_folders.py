@@ -1,0 +1,106 @@
+"""Folders: ImageFolder's metadata, captions by stem, and controls; what has no partner is told."""
+
+import pytest
+
+from tests.data.importers.made import dropped, exchange, png, put, put_lines, run
+from unimodal.errors import UserError
+
+
+def test_imagefolder(tmp_path):
+    folder = tmp_path / "in"
+    put(folder / "a.png", png("red"))
+    put(folder / "deep/b.png", png("blue"))
+    put(folder / "deep/nobody.png", png("grey"))
+    put_lines(
+        folder / "metadata.jsonl",
+        {"file_name": "a.png", "text": "a red one", "source": "web"},
+        {"file_name": "./deep/b.png", "text": "a blue one"},
+        {"file_name": "gone.png", "text": "nothing"},
+        {"file_name": "a.png"},
+    )
+    for path in (folder, folder / "metadata.jsonl"):
+        report, rows = run(path)
+        assert report.importer == "imagefolder"
+        assert rows == [
+            (exchange("a red one", "<image>"), ["red"]),
+            (exchange("a blue one", "<image>"), ["blue"]),
+        ]
+        assert dropped(report) == {
+            "picture not found below the image root": 1,
+            "no 'text'": 1,
+            "picture that no line names": 1,
+        }
+        assert report.dropped["no 'text'"][1].startswith(f"{folder / 'metadata.jsonl'}:4: ")
+        assert "nobody.png" in report.dropped["picture that no line names"][1]
+        assert report.unused == {"source": 1}
+
+
+def test_imagefolder_of_edits(tmp_path):
+    for name in ("red", "blue"):
+        put(tmp_path / f"in/{name}.png", png(name))
+    put(
+        tmp_path / "in/metadata.csv",
+        "input_image_file_name,edited_image_file_name,prompt\nred.png,blue.png,make it blue\n",
+    )
+    report, rows = run(tmp_path / "in", mapping={"edit_prompt": "prompt"})
+    assert report.importer == "imagefolder"
+    assert rows == [(exchange("<image>make it blue", "<image>"), ["red", "blue"])]
+    put_lines(tmp_path / "in/metadata.jsonl", {"file_name": "red.png", "text": "x"})
+    with pytest.raises(UserError, match=r"has metadata\.jsonl and metadata\.csv"):
+        run(tmp_path / "in")
+
+
+def test_captions_by_stem(tmp_path):
+    folder = tmp_path / "in"
+    put(folder / "a.png", png("red"))
+    put(folder / "a.txt", "a red one\n")
+    put(folder / "a.json", "{}")
+    put(folder / "deep/a.PNG", png("blue"))
+    put(folder / "deep/a.txt", "\ufeffa blue <image>")
+    put(folder / "alone.png", png("grey"))
+    put(folder / "only.txt", "words")
+    put(folder / "empty.png", png("grey"))
+    put(folder / "empty.txt", " \n")
+    put(folder / "latin.png", png("grey"))
+    put(folder / "latin.txt", "caf\xe9".encode("latin-1"))
+    put(folder / "two.png", png("grey"))
+    put(folder / "two.jpg", png("grey"))
+    put(folder / "two.txt", "which?")
+    put(folder / "README.md", "# Pictures")
+    put(folder / ".DS_Store", b"\0")
+    report, rows = run(folder)
+    assert report.importer == "captions"
+    literal = [{"type": "text", "text": "a blue <image>"}]
+    assert rows == [
+        (exchange("a red one", "<image>"), ["red"]),
+        (exchange(literal, "<image>"), ["blue"]),
+    ]
+    assert dropped(report) == {
+        "neither picture nor caption": 1,
+        "picture without a caption": 1,
+        "caption without a picture": 1,
+        "'text' is empty": 1,
+        "caption not readable": 1,
+        "two pictures of one stem": 1,
+    }
+    assert report.unused == {".json": 1}
+    assert report.dropped["picture without a caption"][1].startswith(f"{folder / 'alone.png'}: ")
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_controls(tmp_path, beside):
+    folder, mapping = tmp_path / "in", {"conditions": "depth"}
+    put(folder / "depth/1.png", png("grey"))
+    put(folder / "depth/2.png", png("grey"))
+    put(folder / "targets/1.png", png("red"))
+    put(folder / "targets/3.png", png("red"))
+    for stem in "123":
+        put(folder / ("targets" if beside else "captions") / f"{stem}.txt", f"number {stem}")
+    report, rows = run(folder, mapping=mapping)
+    assert report.importer == "control"
+    assert rows == [(exchange("<image>number 1", "<image>"), ["grey", "red"])]
+    assert dropped(report) == {"no partner in targets": 1, "no partner in conditions": 1}
+    (folder / "depth").rename(folder / "conditions")
+    assert run(folder)[1] == rows
+    with pytest.raises(UserError, match="--map targets=FOLDER"):
+        run(folder, "control", mapping={"targets": "none"})

@@ -1,0 +1,77 @@
+"""What the gauntlet takes every path through: a path, the codec under it, and settings.  One line a case."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+
+from tests.images.networks import DC, pictures
+from tests.models import tiny_model
+from unimodal.images.codec import Codec, PixelPatches
+from unimodal.images.discrete import DiscreteCodec
+from unimodal.model.unified import UnifiedModel
+
+# Codecs of stride 4, as the tiny model's.
+QUANTIZERS = {
+    "vq": {"kind": "vq", "codes": 12},
+    "fsq": {"kind": "fsq", "levels": [3, 3, 3]},
+    "residual": {"kind": "residual", "codes": 8, "depth": 2},
+    "multi_scale": {"kind": "multi_scale", "codes": 8, "scales": [1, 2]},
+}
+MLP_HEAD = {"head_width": 48, "head_depth": 2, "noises": 2}
+
+
+@cache
+def codec_of(name: str) -> Codec:
+    """Raw pixel patches, or a random network around a quantizer that has seen a few pictures."""
+    if name == "pixels":
+        return PixelPatches(4)
+    torch.manual_seed(0)
+    codec = DiscreteCodec({"_class_name": "AutoencoderDC"} | DC, QUANTIZERS[name])
+    with torch.no_grad():
+        for seed in range(3):
+            codec.quantizer(codec.unquantized(pictures(8, seed=seed)))
+        codec.measure([pictures(8, seed=9)])
+    return codec.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A path on a codec.
+
+    config  changes to the tiny configuration
+    steps   AdamW steps in which it learns a few documents by heart, at `rate`
+    to      share of the first loss that is left then; what chance leaves open is no mistake of the path's
+    """
+
+    path: str
+    codec: str
+    config: dict[str, Any] = field(default_factory=dict, hash=False)
+    steps: int = 150
+    rate: float = 3e-3
+    to: float = 0.3
+
+    def model(self, seed: int = 0, **changes: Any) -> UnifiedModel:
+        """A tiny random model of this case."""
+        return tiny_model(seed, codec_of(self.codec), path=self.path, **self.config | changes)
+
+
+CASES = {
+    "flow on pixels": Case("flow", "pixels"),
+    "flow on codes": Case("flow", "vq"),
+    "flow, experts": Case("flow", "pixels", {"experts": "mot"}),
+    "next_token on codes": Case("next_token", "vq"),
+    "next_token on levels": Case("next_token", "fsq"),
+    "next_token on residuals": Case("next_token", "residual"),
+    "next_token on scales, experts": Case("next_token", "multi_scale", {"experts": "mot"}),
+    "next_scale": Case("next_scale", "multi_scale"),
+    "next_scale, experts": Case("next_scale", "multi_scale", {"experts": "mot"}),
+    "per_token on pixels": Case("per_token", "pixels", {"path_options": MLP_HEAD}, steps=300),
+    "per_token on codes, experts": Case(
+        "per_token", "vq", {"experts": "mot", "path_options": MLP_HEAD | {"mask_min": 0.0, "mask_std": 1.0}}
+    ),
+    "per_token, raster": Case(
+        "per_token", "pixels", {"path_options": MLP_HEAD | {"order": "raster"}}, steps=300
+    ),
+}

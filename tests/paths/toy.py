@@ -1,0 +1,160 @@
+"""Toy pictures whose every distribution can be written down, and what samples of them are compared with."""
+
+import math
+from unittest import mock
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from tests.documents import tokenizer
+from tests.models import tiny_model
+from unimodal.data.document import Document, Image, Text, Turn
+from unimodal.diffusion.guidance import Guidance
+from unimodal.generation.context import read_documents, read_tokens
+from unimodal.generation.draw import draw
+from unimodal.images.codec import Codec
+from unimodal.images.discrete import DiscreteCodec
+from unimodal.images.quantizers import build_quantizer
+from unimodal.images.signal import to_signal
+from unimodal.model.unified import UnifiedModel
+from unimodal.paths.codes import places
+from unimodal.sequence.layout import layout
+from unimodal.sequence.pack import pack_sequences
+
+LEVEL = 40  # of grey, between code k and code k + 1
+
+
+class ToyCodec(DiscreteCodec):
+    """Pixels that say the codes: a pixel a cell, a colour a map, a level of grey a code (7 at most)."""
+
+    def __init__(self, quantizer: dict, channels: int = 2):
+        Codec.__init__(self, 1, channels)
+        self.quantizer = build_quantizer(quantizer, channels)
+        self.std.fill_(0.2)  # latents large enough for a random model to tell codes apart
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        levels = ((pixels + 1) * 127.5 / LEVEL).round().long()
+        return torch.cat([levels[:, m, *at] for m, at in self._places(pixels.shape[2:])], 1)
+
+    def decode(self, codes: Tensor, cells) -> Tensor:
+        pixels = torch.full((len(codes), 3, *cells), -1.0)
+        for (m, at), part in zip(self._places(cells), self.quantizer.split(codes, cells)):
+            pixels[:, m, *at] = part * LEVEL / 127.5 - 1
+        return pixels
+
+    def _places(self, cells):
+        return [(m, places(size, tuple(cells)).T) for m, size in enumerate(self.maps(tuple(cells)))]
+
+    def picture(self, codes, cells) -> np.ndarray:
+        """uint8 (h, w, 3) of codes (N,)."""
+        signal = self.decode(torch.as_tensor(np.asarray(codes))[None], cells)
+        return ((signal[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+
+
+def toy_model(path: str, quantizer: dict, seed: int = 0, **options) -> UnifiedModel:
+    """A tiny random model on such a codec."""
+    torch.manual_seed(seed)
+    return tiny_model(seed, ToyCodec(quantizer).requires_grad_(False), path=path, path_options=options)
+
+
+def asked(prompt: str) -> Document:
+    return Document((Turn("user", (Text(prompt),)),))
+
+
+def told(model: UnifiedModel, prompt: str, codes, cells) -> Document:
+    """The prompt with the picture of these codes drawn for it."""
+    answer = Turn("assistant", (Image(model.codec.picture(codes, cells), True),))
+    return Document((*asked(prompt).turns, answer))
+
+
+def every(codes: int, count: int) -> np.ndarray:
+    """All pictures of `count` codes: (codes ** count, count)."""
+    return np.stack(np.indices((codes,) * count), -1).reshape(-1, count)
+
+
+@torch.no_grad()
+def logits_of(model: UnifiedModel, documents: list[Document]) -> Tensor:
+    """What training computes: logits (M, P, symbols) at the positions that are to be drawn."""
+    sequences = [layout(d, tokenizer(), model.path, model.multiple) for d in documents]
+    seen = []
+
+    def keep(hidden, corrupted):
+        seen.append(hidden)
+        return hidden.sum(-1)
+
+    with mock.patch.object(model.path, "loss", keep):
+        model(pack_sequences(sequences), torch.Generator())
+    return model.path.head(rearrange(seen[0], "(m p) d -> m p d", m=len(documents)))
+
+
+def chances(logits, temperature=1.0, top_k=None, top_p=1.0) -> np.ndarray:
+    """Probability of every code, by the definition of the settings: (V,) to (V,)."""
+    logits = np.asarray(logits, dtype=float)
+    weight = np.exp((logits - logits.max()) / temperature)
+    likely = sorted(range(len(weight)), key=lambda k: -weight[k])[:top_k]
+    total, reached, kept = sum(weight[k] for k in likely), 0.0, np.zeros(len(weight))
+    for k in likely:
+        if reached >= top_p:
+            break
+        kept[k] = weight[k]
+        reached += weight[k] / total
+    return kept / kept.sum()
+
+
+@torch.inference_mode()
+def drawn(model: UnifiedModel, prompt: str, cells, count: int, guidance: float = 1.0) -> np.ndarray:
+    """Codes (count, N) that the engine draws."""
+    documents = [asked(prompt)] * count
+    context = read_documents(model, tokenizer(), documents)
+    read_tokens(
+        model, context, torch.full((count,), tokenizer().image_start), torch.ones(count, dtype=torch.bool)
+    )
+    generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
+    pictures = draw(model, tokenizer(), context, documents, cells, generators, Guidance(guidance))
+    return model.codec.encode(to_signal(np.stack(pictures))).numpy()
+
+
+def frequencies(samples: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """How many samples (n, N) equal each row of a table (M, N) of different pictures."""
+    return (samples[:, None] == table[None]).all(-1).sum(0)
+
+
+def fits(counts: np.ndarray, probability: np.ndarray) -> bool:
+    """Chi-square test at about one in ten thousand; pictures expected less than five times are pooled.
+
+    The tail is that of the normal distribution (Wilson and Hilferty 1931).
+    """
+    if counts[probability == 0].any():
+        return False
+    expected = counts.sum() * probability
+    rare = expected < 5
+    seen = np.append(counts[~rare], counts[rare].sum())
+    expected = np.append(expected[~rare], expected[rare].sum())
+    seen, expected = seen[expected > 0], expected[expected > 0]
+    freedom = len(seen) - 1
+    ratio = ((seen - expected) ** 2 / expected).sum() / freedom
+    spread = 2 / (9 * freedom)
+    return (ratio ** (1 / 3) - 1 + spread) / math.sqrt(spread) < 3.7
+
+
+def distance(counts: np.ndarray, probability: np.ndarray) -> float:
+    """Total variation between what was drawn and what should be, in [0, 1]."""
+    return 0.5 * np.abs(counts / counts.sum() - probability).sum()
+
+
+def train(model: UnifiedModel, documents: list[Document], steps: int, rate: float = 4e-3) -> Tensor:
+    """Full-batch AdamW on what is drawn, its rate falling to 0; each picture's mean loss at the end."""
+    pack = pack_sequences([layout(d, tokenizer(), model.path, model.multiple) for d in documents])
+    positions = sum(span.length for span in pack.images)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, rate, betas=(0.9, 0.99), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    for step in range(steps):
+        losses = model(pack, torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        (losses.image / positions).backward()
+        optimizer.step()
+        schedule.step()
+    return losses.image_each

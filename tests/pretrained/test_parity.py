@@ -1,0 +1,160 @@
+"""A pretrained model stays itself: its logits are transformers', cached, packed, and after the way back."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import unimodal
+from tests.pretrained.checkpoints import FAMILIES, make
+from unimodal.attention.door import make_plan
+from unimodal.images.codec import PixelPatches
+from unimodal.model.rope import inverse_frequencies
+from unimodal.pretrained.export import export_llm
+from unimodal.pretrained.initialise import init_model
+from unimodal.sequence.mask import Marks
+
+TOLERANCE = 1e-4
+
+
+def marks_of(lengths):
+    """Marks (1, T) and positions (1, T, 3) of text documents side by side."""
+    steps = torch.cat([torch.arange(n) for n in lengths])[None]
+    document = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[None]
+    marks = Marks(document, steps, steps * 0, torch.zeros_like(steps, dtype=torch.bool))
+    return marks, steps[..., None].expand(-1, -1, 3)
+
+
+@torch.no_grad()
+def packed(model, rows):
+    """Logits of each row of ids, all read in one pack."""
+    lengths = [len(row) for row in rows]
+    marks, position = marks_of(lengths)
+    embeds = model.embed_tokens(torch.cat(rows)[None])
+    hidden = model.decoder(embeds, position, make_plan(marks), marks.hidden)
+    return model.logits(hidden)[0].split(lengths)
+
+
+@torch.no_grad()
+def cached(model, ids, pieces):
+    """Logits of one row, read piece by piece into a cache."""
+    cache, said, start = model.new_cache(1, 4), [], 0
+    marks, position = marks_of([len(ids)])
+    for count in pieces:
+        part = slice(start, start + count)
+        hidden = model.read(cache, ids[None, part], position[:, part], marks.map(lambda m, p=part: m[:, p]))
+        said.append(model.logits(hidden)[0])
+        start += count
+    return torch.cat(said)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def pair(request, tmp_path_factory):
+    """Name, transformers' model, ours, its folder."""
+    name, root = request.param, tmp_path_factory.mktemp("parity")
+    sharded = {"max_shard_size": "30KB"} if name in ("llama", "qwen3") else {}
+    theirs = make(name, root / "llm", **sharded)
+    PixelPatches(4).save(root / "codec")
+    length = 24 if name == "mistral-window" else None
+    init_model(root / "llm", root / "codec", root / "ours", settings=["image_size=16"], max_length=length)
+    return name, theirs, unimodal.load(root / "ours").model, root
+
+
+def rows_for(theirs, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    vocabulary = theirs.config.vocab_size
+    return [torch.randint(vocabulary, (n,), generator=generator) for n in (24, 1, 17, 9)]
+
+
+def test_logits_equal_alone_packed_and_cached(pair):
+    _, theirs, ours, _ = pair
+    rows = rows_for(theirs)
+    old = theirs.config.vocab_size
+    together = packed(ours, rows)
+    for row, in_pack in zip(rows, together):
+        with torch.no_grad():
+            expected = theirs(row[None]).logits[0]
+        assert expected.std() > 0.5  # or agreement would mean little
+        pieces = [len(row) // 2, *[1] * (len(row) - len(row) // 2)] if len(row) > 1 else [1]
+        for said in (in_pack, packed(ours, [row])[0], cached(ours, row, pieces)):
+            assert (said[:, :old] - expected).abs().max() < TOLERANCE
+
+
+def test_every_switch_of_a_family_matters(pair):
+    """Without what sets the family apart the logits are others, so the test above would see its loss."""
+    name, theirs, ours, _ = pair
+    row = rows_for(theirs)[0]
+    before = packed(ours, [row])[0]
+    if ours.config.rope_scale:
+        kept = ours.decoder.frequencies, ours.decoder.rope_factor
+        ours.decoder.frequencies = inverse_frequencies(ours.config.head_dim, ours.config.rope_theta)
+        assert (packed(ours, [row])[0] - before).abs().max() > 0.01
+        ours.decoder.frequencies = kept[0]
+        if name == "qwen2-yarn":
+            ours.decoder.rope_factor = 1.0
+            assert (packed(ours, [row])[0] - before).abs().max() > 0.01
+            ours.decoder.rope_factor = kept[1]
+    if ours.config.no_rope_layers:
+        ours.decoder.layers[1].rotary = True
+        assert (packed(ours, [row])[0] - before).abs().max() > 0.01
+        ours.decoder.layers[1].rotary = False
+    vectors = [p for n, p in ours.decoder.named_parameters() if n.endswith("bias") or "q_norm" in n]
+    for vector in vectors:
+        saved = vector.data.clone()
+        vector.data = torch.ones_like(saved) if saved.mean() > 0.5 else torch.zeros_like(saved)
+        assert (packed(ours, [row])[0] - before).abs().max() > TOLERANCE
+        vector.data = saved
+    counts = {"llama-biased": 3 * 7, "qwen2": 3 * 3, "qwen2-yarn": 3 * 3, "qwen3": 3}
+    assert len(vectors) == counts.get(name, 0)
+
+
+def test_export_gives_the_checkpoint_back(pair, tmp_path):
+    """Resized vocabulary included: equal to ours on all, and on the old tokens to where it came from."""
+    name, theirs, ours, root = pair
+    export_llm(str(root / "ours"), tmp_path / "back")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "back").eval()
+    assert again.config.vocab_size == ours.config.vocab_size
+    wanted = {"mistral": "LlamaForCausalLM"}.get(name, type(theirs).__name__)
+    assert type(again).__name__ == wanted
+    old = theirs.config.vocab_size
+    for row in rows_for(theirs, 1):
+        with torch.no_grad():
+            said, expected = again(row[None]).logits[0], theirs(row[None]).logits[0]
+        assert (said - packed(ours, [row])[0]).abs().max() < TOLERANCE
+        assert (said[:, :old] - expected).abs().max() < TOLERANCE
+    state = dict(again.state_dict())
+    for key, value in theirs.state_dict().items():
+        assert torch.equal(state[key][: len(value)], value), key
+    tokenizer, loaded = (
+        unimodal.load(root / "ours").tokenizer,
+        AutoTokenizer.from_pretrained(tmp_path / "back"),
+    )
+    for text in ("a red circle", "user\n größer 🙂", " two"):
+        assert loaded.encode(text) == tokenizer.encode(text)
+        assert loaded.decode(tokenizer.encode(text)) == text
+    assert again.generation_config.eos_token_id == [tokenizer.im_end, tokenizer.endoftext]
+    assert loaded.pad_token_id == again.config.pad_token_id == tokenizer.pad
+
+
+def test_a_model_trained_from_nothing_exports_too(tmp_path):
+    from tests.models import tiny
+    from unimodal.model.folder import save_model
+
+    model = tiny(experts="mot", tie_word_embeddings=False)
+    save_model(tmp_path / "tiny", model.model, model.tokenizer)
+    export_llm(str(tmp_path / "tiny"), tmp_path / "llm")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "llm").eval()
+    assert type(again).__name__ == "Qwen3ForCausalLM"
+    row = torch.arange(20)
+    with torch.no_grad():
+        assert (again(row[None]).logits[0] - packed(model.model, [row])[0]).abs().max() < TOLERANCE
+
+
+def test_the_window_is_kept_to(pair):
+    """Up to the window a model is itself; a longer document is refused rather than misread."""
+    name, _, ours, _ = pair
+    if name == "mistral-window":
+        packed(ours, [torch.arange(24)])
+        with pytest.raises(unimodal.UserError, match="sliding window of 24"):
+            packed(ours, [torch.arange(25)])
+    else:
+        packed(ours, [torch.arange(25)])

@@ -1,0 +1,79 @@
+"""Which layers an adapter changes, as peft's `LoraConfig`.
+
+With `experts: mot` each modality has block weights of its own.  With shared experts the two are told apart
+by position: a change for text is computed at text positions alone (see `unimodal.adapters.positions`).
+"""
+
+import re
+from typing import Literal
+
+from peft import LoraConfig
+from torch import nn
+
+from unimodal.adapters.section import LoraSection, Target
+from unimodal.errors import UserError, nearest
+from unimodal.model.config import ModelConfig
+from unimodal.model.unified import UnifiedModel
+
+Positions = Literal["text", "image"]
+
+EXPERTS = {"text": "0", "image": "1", "both": "[01]"}
+IMAGE_ONLY = ("path", "places")  # modules that compute nothing but images
+
+
+def positions(config: ModelConfig, target: Target) -> Positions | None:
+    """The positions at which block weights are changed; None where the weights say it themselves."""
+    return None if config.experts == "mot" or target == "both" else target
+
+
+def target_modules(model: UnifiedModel, target: Target) -> str:
+    """The linear layers of a target as a regular expression over whole module names, as peft takes it."""
+    expert = EXPERTS[target] if model.config.experts == "mot" else "0"
+    patterns = [rf"decoder\.layers\.\d+\.experts\.{expert}\.(self_attn|mlp)\.\w+_proj"]
+    if target != "text":
+        patterns += [
+            re.escape(f"{root}.{name}")
+            for root in IMAGE_ONLY
+            for name, layer in model.get_submodule(root).named_modules()
+            if isinstance(layer, nn.Linear)
+        ]
+    return "|".join(patterns)
+
+
+def lora_config(model: UnifiedModel, section: LoraSection, base: str) -> LoraConfig:
+    """peft's configuration of a new adapter for `model`, whose name is `base`.
+
+    Raises UserError if `modules_to_save` names something that cannot be.
+    """
+    for name in section.modules_to_save:
+        _check_whole(model, name)
+    return LoraConfig(
+        r=section.r,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        use_dora=section.use_dora,
+        target_modules=target_modules(model, section.target),
+        modules_to_save=section.modules_to_save or None,
+        base_model_name_or_path=base,
+    )
+
+
+def _check_whole(model: UnifiedModel, name: str) -> None:
+    """Refuse a module that cannot be trained in full beside an adapter."""
+    names = [key for key, layer in model.named_modules() if any(True for _ in layer.parameters())]
+    free = [key for key in names if key and not key.startswith(("codec", "decoder.layers"))]
+    if name == "decoder" or (name in names and name not in free):
+        raise UserError(
+            f"model.lora.modules_to_save: {name!r} holds block weights or the codec, which an adapter leaves "
+            "as they are. Name an embedding, a head or a layer of the image path, or leave model.lora out."
+        )
+    # peft goes by how a name ends, so one that ends like another module's would take that along.
+    found = [key for key in names if key.endswith(name)]
+    if found != [name]:
+        told = (
+            f"would take {', '.join(found)} along" if name in names else f"is no module{nearest(name, free)}"
+        )
+        raise UserError(
+            f"model.lora.modules_to_save: {name!r} {told}; expected names such as embed_tokens, path or "
+            "path.head (and lm_head, in a model whose head is not tied to its embeddings)."
+        )

@@ -1,0 +1,38 @@
+"""What paths that say codes ask of a codec, and where its codes stand in the picture.
+
+A codec's maps may be coarser than the picture (see images/discrete.py); a code's place is that of the
+first cell, in the finest grid, that it stands for.
+"""
+
+import numpy as np
+
+from unimodal.errors import UserError
+from unimodal.images.codec import Codec
+from unimodal.model.config import ModelConfig
+from unimodal.sequence.layout import Grid
+
+
+def require_codes(config: ModelConfig, codec: Codec) -> None:
+    """Raise UserError unless the codec gives codes and a position is one cell."""
+    if not codec.discrete:
+        raise UserError(
+            f"path {config.path} says codes, and {type(codec).__name__} has none: its latents are "
+            "continuous. Expected a codec with a quantizer, as recipes/codec/vq.yaml trains, or path flow."
+        )
+    if config.patch_size != 1:
+        raise UserError(
+            f"path {config.path} says the codes of single cells, so model.patch_size must be 1; found "
+            f"{config.patch_size}. For fewer positions a picture, train a codec of a larger stride."
+        )
+
+
+def places(size: Grid, grid: Grid, extra: int = 0) -> np.ndarray:
+    """(rows * (columns + extra), 2) row and column, in cells of `grid`, of a map of `size`, row by row.
+
+    extra  positions at each row's end, beyond the picture's last column
+    """
+    rows, columns = size
+    row, column = np.indices((rows, columns + extra)).reshape(2, -1)
+    beyond = np.maximum(column - columns, 0)
+    column = np.minimum(column, columns) * grid[1] // columns + beyond
+    return np.stack([row * grid[0] // rows, column], axis=-1)

@@ -1,0 +1,157 @@
+"""Next-scale prediction: a picture coarse to fine, a whole map of codes at every step.
+
+Visual autoregressive modelling (Tian et al. 2024): all codes of a scale are said at once, from what the
+coarser scales add up to, seen at the places of the scale's own cells.  In the one mask rule a scale is a
+step, so its positions see each other and everything coarser.  Codes of one scale are drawn independently,
+so what binds them together has to be said by a coarser one.
+
+N codes of a picture, its maps one after another; C latent channels.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from unimodal.diffusion.guidance import Guidance
+from unimodal.diffusion.solvers import OnStep
+from unimodal.errors import UserError
+from unimodal.images.codec import Codec
+from unimodal.images.quantizer import maps_of
+from unimodal.model.config import ModelConfig
+from unimodal.paths.choose import Choice, choose, guided, ramped, say_steps_are_fixed
+from unimodal.paths.codes import places, require_codes
+from unimodal.paths.path import Corrupted, Look, flatten
+from unimodal.sequence.layout import Grid, TargetLayout
+
+Truth = tuple[Tensor, Codec]  # codes (N,), and the codec that knows what the coarser ones add up to
+
+
+@dataclass(slots=True)
+class Scales(Corrupted):
+    """inputs (N, C) what coarser scales add up to, target (N,) codes, `scales` (N,) the scale of each."""
+
+    scales: Tensor
+
+
+@lru_cache(256)
+def layout_of(shares: tuple[float, ...], grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Scale (N,) and place (N, 2) of every code of a picture of `grid` cells."""
+    where = [places(size, grid) for size in maps_of(shares, grid)]
+    return np.repeat(np.arange(len(where)), [len(one) for one in where]), np.concatenate(where)
+
+
+class NextScalePath(nn.Module):
+    """See `unimodal.paths.path`."""
+
+    class Options(Choice):
+        """guidance_ramp: guidance grows from none at the coarsest scale to all of it at the finest."""
+
+        guidance_ramp: bool = True
+
+    def __init__(self, config: ModelConfig, codec: Codec):
+        super().__init__()
+        require_codes(config, codec)
+        if len(codec.shares) < 2 or any(a >= b for a, b in pairwise(codec.shares)):
+            raise UserError(
+                f"path next_scale says a picture coarse to fine, and the maps of this codec are "
+                f"{list(codec.shares)} of the picture's sides. Expected shares that grow, as those of the "
+                "quantizer multi_scale (recipes/codec/multi_scale.yaml); next_token and masked take others."
+            )
+        self.options = self.Options.model_validate(config.path_options)
+        self.sampling = config.sampling
+        self.shares, self.channels = codec.shares, codec.channels
+        width = config.hidden_size
+        self.latent_in = nn.Linear(self.channels, width)
+        self.coarser_in = nn.Linear(self.channels, width)
+        self.scale_in = nn.Embedding(len(self.shares), width)
+        self.head = nn.Linear(width, codec.vocabulary, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Start with a head to which all codes are alike."""
+        nn.init.zeros_(self.head.weight)
+
+    def target_layout(self, grid: Grid) -> TargetLayout:
+        """A step a scale."""
+        scales, where = layout_of(self.shares, grid)
+        return TargetLayout(scales, hidden=True, places=where)
+
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> list[Truth]:
+        """The codes; the codec comes along because `corrupt`, which knows the grid, needs it."""
+        return [(codes, codec) for codes in encoded]
+
+    def corrupt(self, truths: list[Truth], grids: list[Grid], generator: torch.Generator) -> Scales:
+        """Nothing is left to chance: every scale is said from the true coarser ones.
+
+        The time is 1, a blank sheet, for all.
+        """
+        target, owner = flatten([codes for codes, _ in truths])
+        seen: list[Tensor] = [target] * len(truths)
+        for grid in set(grids):
+            numbers = [number for number, one in enumerate(grids) if one == grid]
+            codes = torch.stack([truths[number][0] for number in numbers])
+            for number, inputs in zip(numbers, _coarser(truths[0][1], codes, grid)):
+                seen[number] = inputs
+        scales = np.concatenate([layout_of(self.shares, grid)[0] for grid in grids])
+        times = torch.ones(len(truths), device=target.device)
+        return Scales(torch.cat(seen), target, owner, times, torch.from_numpy(scales).to(target.device))
+
+    def embed(self, corrupted: Scales) -> Tensor:
+        """What coarser scales add up to, and the scale."""
+        return self._embed(corrupted.inputs, corrupted.scales)
+
+    def _embed(self, inputs: Tensor, scales: Tensor) -> Tensor:
+        # Nothing is coarser than the first scale: its own embedding is where a picture starts.
+        return self.scale_in(scales) + self.coarser_in(inputs) * (scales > 0)[:, None]
+
+    def embed_clean(self, latents: Tensor) -> Tensor:
+        """A finished picture is read by its latents."""
+        return self.latent_in(latents)
+
+    def loss(self, hidden: Tensor, corrupted: Scales) -> Tensor:
+        """Cross-entropy of every code, in nats: (N,).  A picture's mean weighs all codes alike (as VAR)."""
+        return cross_entropy(self.head(hidden).float(), corrupted.target, reduction="none")
+
+    def sample(
+        self,
+        look: Look,
+        codec: Codec,
+        grid: Grid,
+        generators: list[torch.Generator],
+        steps: int | None = None,
+        guidance: Guidance | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Codes (B, N), one look a scale."""
+        guidance = guidance or Guidance(self.sampling.guidance, self.sampling.image_guidance)
+        if steps is not None:
+            say_steps_are_fixed("next_scale", "a look a scale", steps)
+        scales = torch.from_numpy(layout_of(self.shares, grid)[0]).to(self.head.weight.device)
+        codes = scales.new_zeros(len(generators), 0)
+        last = len(self.shares) - 1
+        for number in range(last + 1):
+            inputs = codec.next_input(codes, grid)  # (B, n, C)
+            at = slice(codes.shape[1], codes.shape[1] + inputs.shape[1])
+            hidden, nulls = look(self._embed(inputs, scales[at]), at=at)
+            nulls = nulls if guidance.applies(1 - number / (last + 1)) else {}
+            here = ramped(guidance, number / last) if self.options.guidance_ramp else guidance
+            chosen = choose(guided(self.head, hidden, nulls, here), generators, self.options)
+            codes = torch.cat([codes, chosen], 1)
+            if on_step:
+                on_step(number + 1, last + 1)
+        return codes
+
+    def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:
+        """Codes to pixels."""
+        return codec.decode(finished, grid)
+
+
+@torch.no_grad()
+def _coarser(codec: Codec, codes: Tensor, grid: Grid) -> Tensor:
+    """`codec.inputs` of true codes (B, N), computed as `sample` computes it: in full precision."""
+    with torch.autocast(codes.device.type, enabled=False):
+        return codec.inputs(codes, grid)

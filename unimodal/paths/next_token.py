@@ -1,0 +1,195 @@
+"""Next-token prediction: a picture is a sentence of codes, said row by row.
+
+The codes join the vocabulary's space with an embedding and a head of their own; every row ends with a symbol
+that says so, whatever its length (Chameleon, Emu3; LlamaGen, Sun et al. 2024; Janus).  Position i says
+symbol i, sees symbol i - 1, and stands where symbol i does.  Codecs with several maps have them said one
+after another, which leaves nothing out: any distribution over pictures can be learned.
+
+N codes of a picture, P = N + rows of all maps symbols.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from unimodal.diffusion.guidance import Guidance
+from unimodal.diffusion.solvers import OnStep
+from unimodal.images.codec import Codec
+from unimodal.images.quantizer import maps_of
+from unimodal.model.config import ModelConfig
+from unimodal.paths.choose import Choice, choose, guided, say_steps_are_fixed
+from unimodal.paths.codes import places, require_codes
+from unimodal.paths.path import Corrupted, Look, flatten
+from unimodal.sequence.layout import Grid, TargetLayout
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(slots=True)
+class Sentences(Corrupted):
+    """inputs and target are symbols (P,); `maps` (P,) is the map that each position says a symbol of."""
+
+    maps: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Of the P symbols of a picture: their map, whether they end a row, and their row and column (P, 2)."""
+
+    maps: np.ndarray
+    ends: np.ndarray
+    places: np.ndarray
+
+
+@lru_cache(256)
+def order_of(shares: tuple[float, ...], grid: Grid) -> Order:
+    """The maps of a picture of `grid` cells one after another, each row by row with its row ends."""
+    sizes = maps_of(shares, grid)
+    where = [places(size, grid, extra=1) for size in sizes]
+    maps = np.repeat(np.arange(len(sizes)), [len(one) for one in where])
+    joined = np.concatenate(where)
+    return Order(maps, joined[:, 1] == grid[1], joined)
+
+
+class NextTokenPath(nn.Module):
+    """See `unimodal.paths.path`.  Symbols are the codes of each codebook, then end of row, then start."""
+
+    class Options(Choice):
+        """guidance_interval: share of the picture done, from and to, between which guidance is applied."""
+
+        guidance_interval: tuple[Share, Share] = (0.0, 1.0)
+
+        @model_validator(mode="after")
+        def _grows(self) -> "NextTokenPath.Options":
+            low, high = self.guidance_interval
+            if low >= high:
+                raise ValueError(
+                    f"guidance_interval [{low}, {high}] is empty: the first share must be smaller"
+                )
+            return self
+
+    def __init__(self, config: ModelConfig, codec: Codec):
+        super().__init__()
+        require_codes(config, codec)
+        self.options = self.Options.model_validate(config.path_options)
+        self.sampling = config.sampling
+        self.shares, self.vocabulary, self.shared = codec.shares, codec.vocabulary, codec.shared
+        self.channels = codec.channels
+        self.end = self.vocabulary * (1 if self.shared else len(self.shares))
+        self.start = self.end + 1
+        width = config.hidden_size
+        self.latent_in = nn.Linear(self.channels, width)
+        self.symbol_in = nn.Embedding(self.start + 1, width)
+        self.map_in = nn.Embedding(len(self.shares), width)
+        self.head = nn.Linear(width, self.end + 1, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Start with a head to which all symbols are alike."""
+        nn.init.zeros_(self.head.weight)
+
+    def target_layout(self, grid: Grid) -> TargetLayout:
+        """A step a symbol; the end of a row stands one column beyond it."""
+        where = order_of(self.shares, grid).places
+        return TargetLayout(np.arange(len(where)), hidden=True, places=where)
+
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Tensor:
+        """The codes."""
+        return encoded
+
+    def corrupt(self, truths: list[Tensor], grids: list[Grid], generator: torch.Generator) -> Sentences:
+        """Nothing is left to chance: every symbol is said from those before it.
+
+        The time is 1, a blank sheet, for all.
+        """
+        seen, said, maps = [], [], []
+        for codes, grid in zip(truths, grids):
+            number, code_at = self._order(grid, codes.device)
+            symbols = codes.new_full(number.shape, self.end)
+            symbols[code_at] = codes + self._first(number[code_at])
+            said.append(symbols)
+            seen.append(torch.cat([symbols.new_full((1,), self.start), symbols[:-1]]))
+            maps.append(number)
+        target, owner = flatten(said)
+        times = torch.ones(len(truths), device=target.device)
+        return Sentences(torch.cat(seen), target, owner, times, torch.cat(maps))
+
+    def _order(self, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The map (P,) of every symbol, and where the codes are among them: (N,)."""
+        order = order_of(self.shares, grid)
+        code_at = np.flatnonzero(~order.ends)
+        return torch.from_numpy(order.maps).to(device), torch.from_numpy(code_at).to(device)
+
+    def _first(self, maps: Tensor) -> Tensor:
+        """The symbol of code 0 in each of these maps."""
+        return torch.zeros_like(maps) if self.shared else maps * self.vocabulary
+
+    def embed(self, corrupted: Sentences) -> Tensor:
+        """The symbol before, and the map that is gone on with."""
+        return self._embed(corrupted.inputs, corrupted.maps)
+
+    def _embed(self, symbols: Tensor, maps: Tensor) -> Tensor:
+        return self.symbol_in(symbols) + self.map_in(maps)
+
+    def embed_clean(self, latents: Tensor) -> Tensor:
+        """A finished picture is read by its latents."""
+        return self.latent_in(latents)
+
+    def loss(self, hidden: Tensor, corrupted: Sentences) -> Tensor:
+        """Cross-entropy of every symbol, row ends included, in nats: (P,)."""
+        return cross_entropy(self.head(hidden).float(), corrupted.target, reduction="none")
+
+    def sample(
+        self,
+        look: Look,
+        codec: Codec,
+        grid: Grid,
+        generators: list[torch.Generator],
+        steps: int | None = None,
+        guidance: Guidance | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Codes (B, N), one look each.
+
+        Only codes of the map in question are legal, and rows end where the picture does, so the end of a row
+        is known before it is reached and is looked at together with the next code.  The model itself learns
+        of the size with the first row's end, unless the text before the picture says it.
+        """
+        guidance = guidance or Guidance(self.sampling.guidance, self.sampling.image_guidance)
+        if steps is not None:
+            say_steps_are_fixed("next_token", "a look a code", steps)
+        maps, code_at = self._order(grid, self.head.weight.device)
+        first = self._first(maps)
+        # seen[:, i] is what position i sees: symbol i - 1.
+        seen = maps.new_full((len(generators), len(maps) + 1), self.end)
+        seen[:, 0] = self.start
+        begin = 0
+        for done, (i, legal_from) in enumerate(zip(code_at.tolist(), first[code_at].tolist())):
+            at = slice(begin, i + 1)
+            hidden, nulls = look(self._embed(seen[:, at], maps[at]), at=at)
+            nulls = nulls if self._guides(done / len(code_at), guidance) else {}
+            say = partial(self._say, first=legal_from)
+            codes = choose(guided(say, hidden, nulls, guidance), generators, self.options)
+            seen[:, i + 1] = codes[:, 0] + legal_from
+            begin = i + 1
+            if on_step:
+                on_step(done + 1, len(code_at))
+        return seen[:, 1:][:, code_at] - first[code_at]
+
+    def _say(self, hidden: Tensor, first: int) -> Tensor:
+        """Logits (B, 1, V) at the last position, of the codes whose symbols begin at `first` alone."""
+        return self.head(hidden[:, -1:])[..., first : first + self.vocabulary]
+
+    def _guides(self, done: float, guidance: Guidance) -> bool:
+        """Whether guidance is applied when this share of the picture is done."""
+        low, high = self.options.guidance_interval
+        return low <= done < high and guidance.applies(1 - done)
+
+    def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:
+        """Codes to pixels."""
+        return codec.decode(finished, grid)
