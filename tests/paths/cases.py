@@ -67,6 +67,14 @@ CASES = {
     "next_token on scales, experts": Case("next_token", "multi_scale", {"experts": "mot"}),
     "next_scale": Case("next_scale", "multi_scale"),
     "next_scale, experts": Case("next_scale", "multi_scale", {"experts": "mot"}),
+    "masked on codes": Case("masked", "vq", {"path_options": {"schedule": "arccos", "temperature": 1.5}}),
+    "masked on levels, by confidence": Case(
+        "masked", "fsq", {"path_options": {"order": "confidence", "weighting": "inverse_ratio"}}
+    ),
+    "masked on residuals, experts": Case(
+        "masked", "residual", {"experts": "mot", "path_options": {"order": "random", "guidance_ramp": True}}
+    ),
+    "masked on scales": Case("masked", "multi_scale"),
     "per_token on pixels": Case("per_token", "pixels", {"path_options": MLP_HEAD}, steps=300),
     "per_token on codes, experts": Case(
         "per_token", "vq", {"experts": "mot", "path_options": MLP_HEAD | {"mask_min": 0.0, "mask_std": 1.0}}

@@ -15,6 +15,7 @@ import math
 from inspect import Parameter, signature
 from typing import Any
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,6 +33,8 @@ from unimodal.images.quantizer import (
     to_grid,
     to_rows,
 )
+
+FOLLOWED = 0.1  # of a batch's mean and deviation in fsq's running averages
 
 
 class VQ(Quantizer):
@@ -72,7 +75,13 @@ class VQ(Quantizer):
 class FSQ(Quantizer):
     """Finite scalars.  levels: how many values each channel may take, 3 or more; their product is the
     vocabulary.  Where the latents have another number of channels, a linear layer on either side maps them.
+
+    Latents are brought to mean 0 and deviation 1 first, by running averages: nothing in the losses holds
+    their scale, and grown by a few times they would all be rounded to the outermost levels.
     """
+
+    mean: Tensor  # (C,)
+    deviation: Tensor  # (C,)
 
     def __init__(self, channels: int, levels: list[int]) -> None:
         from vector_quantize_pytorch import FSQ as Library
@@ -84,15 +93,30 @@ class FSQ(Quantizer):
                 f"{LARGEST}, such as [8, 5, 5, 5] for 1000 codes."
             )
         super().__init__(math.prod(levels), Library(levels=list(levels), dim=channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
 
     def learn(self, latents: Tensor) -> Quantized:
-        """See Quantizer; there is nothing but the linear layers to learn."""
-        quantized, codes = self.books(to_rows(latents))
+        """See Quantizer; what is learned is the latents' scale, and the linear layers."""
+        rows = to_rows(latents)
+        if not self.fitted:
+            self._follow(rows.detach(), 1.0)
+            self.fitted.fill_(True)
+        quantized, codes = self.books(self._scaled(rows))
+        self._follow(rows.detach(), FOLLOWED)
         return Quantized(to_grid(quantized, latents.shape[2:]), codes.long(), {})
+
+    def _scaled(self, rows: Tensor) -> Tensor:
+        return (rows - self.mean) / self.deviation.clamp_min(1e-3)
+
+    def _follow(self, rows: Tensor, share: float) -> None:
+        flat = rows.flatten(0, 1)
+        self.mean.lerp_(flat.mean(0), share)
+        self.deviation.lerp_(flat.std(0, unbiased=False), share)
 
     def choose(self, latents: Tensor) -> Tensor:
         """See Quantizer."""
-        return self.books(to_rows(latents))[1].long()
+        return self.books(self._scaled(to_rows(latents)))[1].long()
 
     def term(self, number: int, codes: Tensor, cells: Cells) -> Tensor:
         """See Quantizer."""

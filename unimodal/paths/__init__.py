@@ -4,6 +4,7 @@ from importlib import import_module
 
 PATHS = {
     "flow": "unimodal.paths.flow:FlowPath",
+    "masked": "unimodal.paths.masked:MaskedPath",
     "next_scale": "unimodal.paths.next_scale:NextScalePath",
     "next_token": "unimodal.paths.next_token:NextTokenPath",
     "per_token": "unimodal.paths.per_token:PerTokenPath",
