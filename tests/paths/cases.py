@@ -67,9 +67,11 @@ CASES = {
     "next_token on scales, experts": Case("next_token", "multi_scale", {"experts": "mot"}),
     "next_scale": Case("next_scale", "multi_scale"),
     "next_scale, experts": Case("next_scale", "multi_scale", {"experts": "mot"}),
-    "masked on codes": Case("masked", "vq", {"path_options": {"schedule": "arccos", "temperature": 1.5}}),
+    "masked on codes": Case("masked", "vq", {"path_options": {"schedule": "arccos", "temperature": 3.0}}),
     "masked on levels, by confidence": Case(
-        "masked", "fsq", {"path_options": {"order": "confidence", "weighting": "inverse_ratio"}}
+        "masked",
+        "fsq",
+        {"path_options": {"order": "confidence", "weighting": "inverse_ratio", "temperature": 3.0}},
     ),
     "masked on residuals, experts": Case(
         "masked", "residual", {"experts": "mot", "path_options": {"order": "random", "guidance_ramp": True}}

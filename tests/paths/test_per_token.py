@@ -207,7 +207,7 @@ def test_latents_come_out_as_often_as_they_should(order):
         options |= {"mask_min": 0.0, "mask_std": 1.0, "forwards": 2}
     sampling = {"steps": 24, "solver": "heun", "guidance": 1.0}
     model = toy_model(Gray(SPREAD), "per_token", path_options=options, sampling=sampling)
-    learn(model, pictures, 400)
+    learn(model, pictures, 250, batch=192)
     found = drawn(model, (1, 2), 1000)[:, 0] / 127.5 - 1
     rng = np.random.default_rng(1)
     true, apart = two_modes(rng, 1000), two_modes(rng, 1000)

@@ -15,12 +15,12 @@ import math
 from inspect import Parameter, signature
 from typing import Any
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unimodal.errors import UserError, nearest
+from unimodal.images.losses import moment_penalty
 from unimodal.images.multi_scale import MultiScale
 from unimodal.images.quantizer import (
     LARGEST,
@@ -33,8 +33,6 @@ from unimodal.images.quantizer import (
     to_grid,
     to_rows,
 )
-
-FOLLOWED = 0.1  # of a batch's mean and deviation in fsq's running averages
 
 
 class VQ(Quantizer):
@@ -76,12 +74,11 @@ class FSQ(Quantizer):
     """Finite scalars.  levels: how many values each channel may take, 3 or more; their product is the
     vocabulary.  Where the latents have another number of channels, a linear layer on either side maps them.
 
-    Latents are brought to mean 0 and deviation 1 first, by running averages: nothing in the losses holds
-    their scale, and grown by a few times they would all be rounded to the outermost levels.
+    Its one term, `latents`, holds each channel at mean 0 and deviation 1: nothing else holds their scale,
+    and grown by a few times they would all be rounded to the outermost levels.
     """
 
-    mean: Tensor  # (C,)
-    deviation: Tensor  # (C,)
+    terms = ("latents",)
 
     def __init__(self, channels: int, levels: list[int]) -> None:
         from vector_quantize_pytorch import FSQ as Library
@@ -93,30 +90,16 @@ class FSQ(Quantizer):
                 f"{LARGEST}, such as [8, 5, 5, 5] for 1000 codes."
             )
         super().__init__(math.prod(levels), Library(levels=list(levels), dim=channels))
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("deviation", torch.ones(channels))
 
     def learn(self, latents: Tensor) -> Quantized:
-        """See Quantizer; what is learned is the latents' scale, and the linear layers."""
-        rows = to_rows(latents)
-        if not self.fitted:
-            self._follow(rows.detach(), 1.0)
-            self.fitted.fill_(True)
-        quantized, codes = self.books(self._scaled(rows))
-        self._follow(rows.detach(), FOLLOWED)
-        return Quantized(to_grid(quantized, latents.shape[2:]), codes.long(), {})
-
-    def _scaled(self, rows: Tensor) -> Tensor:
-        return (rows - self.mean) / self.deviation.clamp_min(1e-3)
-
-    def _follow(self, rows: Tensor, share: float) -> None:
-        flat = rows.flatten(0, 1)
-        self.mean.lerp_(flat.mean(0), share)
-        self.deviation.lerp_(flat.std(0, unbiased=False), share)
+        """See Quantizer; there is nothing but the linear layers to learn."""
+        quantized, codes = self.books(to_rows(latents))
+        terms = {"latents": moment_penalty(latents).mean()}
+        return Quantized(to_grid(quantized, latents.shape[2:]), codes.long(), terms)
 
     def choose(self, latents: Tensor) -> Tensor:
         """See Quantizer."""
-        return self.books(self._scaled(to_rows(latents)))[1].long()
+        return self.books(to_rows(latents))[1].long()
 
     def term(self, number: int, codes: Tensor, cells: Cells) -> Tensor:
         """See Quantizer."""

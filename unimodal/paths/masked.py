@@ -1,0 +1,226 @@
+"""Masked codes: a picture's codes are hidden at random and said again, many at a time.
+
+All positions see each other, and those that are hidden hold a mask embedding; drawing begins with nothing
+but masks and fills in a set of codes a forward (Chang et al. 2022, MaskGIT; inside a language model Xie et
+al. 2024, Show-o).  Codecs with several maps have a position a code, whichever map it is of.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from unimodal.diffusion.guidance import Guidance
+from unimodal.diffusion.solvers import OnStep
+from unimodal.images.codec import Codec
+from unimodal.images.quantizer import maps_of
+from unimodal.model.config import ModelConfig
+from unimodal.paths.choose import Choice, choose, guided, ramped
+from unimodal.paths.codes import places, require_codes
+from unimodal.paths.path import Corrupted, Look, flatten
+from unimodal.paths.sets import MEAN_SHARE, SCHEDULES, counts, halton_order, random_orders, random_set
+from unimodal.sequence.layout import Grid, TargetLayout
+
+MASKED = -1
+
+
+@dataclass(slots=True)
+class MaskedCodes(Corrupted):
+    """inputs (P,) codes, or MASKED; target (P,) codes; times (I,) the share that is masked.
+
+    maps  (P,) number of the map that each code is of
+    """
+
+    maps: Tensor
+
+
+class MaskedPath(nn.Module):
+    """See `unimodal.paths.path`.  P codes of a picture, V codes in a codebook, D model width.
+
+    `model.times.copies` masks are drawn for one picture; the rest of `model.times`, and the solver and
+    shift of `model.sampling`, are of noise levels, which there are none of here.
+    """
+
+    class Options(Choice):
+        """Settings of this path alone, besides how a code is chosen.
+
+        schedule            shares of codes that training hides and sampling leaves hidden
+        order               which codes come first: `halton`, spread evenly; `random`; `confidence`, the
+                            surest of what was drawn, which leans towards what is common
+        forwards            the most that a picture takes, if the caller does not say
+        choice_temperature  of the order by confidence: Gumbel noise that falls to 0 in a straight line
+        guidance_ramp       guidance grows with the share that is known, to all of it in the last forward
+        weighting           `even`: every masked code weighs the same (MaskGIT); `inverse_ratio`: every
+                            picture does, however many of its codes are masked (as LLaDA and MMaDA)
+        """
+
+        schedule: Literal["cosine", "arccos", "linear"] = "cosine"
+        order: Literal["halton", "random", "confidence"] = "halton"
+        forwards: int = Field(12, ge=1)
+        choice_temperature: float = Field(4.5, ge=0)
+        guidance_ramp: bool = False
+        weighting: Literal["even", "inverse_ratio"] = "even"
+
+        @model_validator(mode="after")
+        def _of_use(self) -> "MaskedPath.Options":
+            if self.order != "confidence" and "choice_temperature" in self.model_fields_set:
+                raise ValueError(f"choice_temperature is of order confidence; {self.order} has no choice")
+            return self
+
+    def __init__(self, config: ModelConfig, codec: Codec):
+        super().__init__()
+        require_codes(config, codec)
+        self.options = self.Options.model_validate(config.path_options)
+        self.sampling, self.copies = config.sampling, config.times.copies
+        self.channels, self.vocabulary, self.shares = codec.channels, codec.vocabulary, tuple(codec.shares)
+        self.books = 1 if codec.shared else len(self.shares)
+        width = config.hidden_size
+        self.latent_in = nn.Linear(self.channels, width)
+        self.code_in = nn.Embedding(self.books * self.vocabulary, width)
+        self.map_in = nn.Embedding(len(self.shares), width) if len(self.shares) > 1 else None
+        self.mask = nn.Parameter(torch.zeros(width))
+        self.heads = nn.ModuleList(nn.Linear(width, self.vocabulary) for _ in range(self.books))
+
+    def reset_parameters(self) -> None:
+        """Start with heads that hold all codes alike."""
+        nn.init.normal_(self.mask, std=0.02)
+        for head in self.heads:
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    # ---- training -----------------------------------------------------------------------------
+
+    def target_layout(self, grid: Grid) -> TargetLayout:
+        """One hidden step for all codes; those of a coarser map stand where their cells begin."""
+        maps = maps_of(self.shares, grid)
+        where = np.concatenate([places(size, grid) for size in maps])
+        steps = np.zeros(len(where), dtype=np.int64)
+        return TargetLayout(steps, hidden=True, places=where, copies=self.copies)
+
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Tensor:
+        """The codes."""
+        return encoded
+
+    def corrupt(self, truths: list[Tensor], grids: list[Grid], generator: torch.Generator) -> MaskedCodes:
+        """Mask a random set of each picture's codes, of a size that the schedule says."""
+        codes, owner = flatten(truths)
+        done = torch.rand(len(truths), generator=generator, device=generator.device).tolist()
+        schedule = SCHEDULES[self.options.schedule]
+        sets = [random_set(len(truth), schedule(at), generator) for truth, at in zip(truths, done)]
+        masked = torch.cat(sets).to(codes.device)
+        times = torch.stack([chosen.float().mean() for chosen in sets]).to(codes.device)
+        maps = torch.cat([self._maps(grid) for grid in grids]).to(codes.device)
+        return MaskedCodes(codes.masked_fill(masked, MASKED), codes, owner, times, maps)
+
+    def embed(self, corrupted: MaskedCodes) -> Tensor:
+        """Known codes as themselves, hidden ones as the mask."""
+        return self._embed(corrupted.inputs, corrupted.maps)
+
+    def _embed(self, codes: Tensor, maps: Tensor) -> Tensor:
+        """Codes (..., P) of maps (P,) to (..., P, D)."""
+        known = self.code_in(codes.clamp_min(0) + self._book(maps) * self.vocabulary)
+        embeds = torch.where((codes == MASKED)[..., None], self.mask, known)
+        return embeds if self.map_in is None else embeds + self.map_in(maps)
+
+    def embed_clean(self, latents: Tensor) -> Tensor:
+        """A finished image is read as latents."""
+        return self.latent_in(latents)
+
+    def loss(self, hidden: Tensor, corrupted: MaskedCodes) -> Tensor:
+        """Cross-entropy (P,) of the masked codes, in nats; 0 where a code is known.
+
+        The mean over a picture is the mean over its masked codes (inverse_ratio), or is scaled so that the
+        mean over many pictures is the mean over all masked codes there are (even).
+        """
+        masked, book = corrupted.inputs == MASKED, self._book(corrupted.maps)
+        loss = torch.zeros(len(hidden), device=hidden.device)
+        for number, head in enumerate(self.heads):
+            at = masked & (book == number)
+            loss[at] = cross_entropy(head(hidden[at]).float(), corrupted.target[at], reduction="none")
+        if self.options.weighting == "inverse_ratio":
+            return loss / corrupted.times[corrupted.owner]
+        return loss / MEAN_SHARE[self.options.schedule]
+
+    def _maps(self, grid: Grid) -> Tensor:
+        """(P,) the number of the map that each code is of."""
+        sizes = torch.tensor([rows * columns for rows, columns in maps_of(self.shares, grid)])
+        return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+
+    def _book(self, maps: Tensor) -> Tensor:
+        """The codebook of each map."""
+        return maps if self.books > 1 else torch.zeros_like(maps)
+
+    # ---- drawing ------------------------------------------------------------------------------
+
+    def logits(self, hidden: Tensor, maps: Tensor) -> Tensor:
+        """What hidden states (B, P, D) say of codes of maps (P,): (B, P, V)."""
+        parts = hidden.split(torch.bincount(self._book(maps), minlength=self.books).tolist(), dim=1)
+        return torch.cat([head(part) for head, part in zip(self.heads, parts)], dim=1)
+
+    def sample(
+        self,
+        look: Look,
+        codec: Codec,
+        grid: Grid,
+        generators: list[torch.Generator],
+        steps: int | None = None,
+        guidance: Guidance | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Codes (B, P), a set a forward; `steps` is the number of forwards.
+
+        Guidance is of logits, and its interval is of the share that is hidden.
+        """
+        guidance = guidance or Guidance(self.sampling.guidance, self.sampling.image_guidance)
+        forwards = steps or min(self.sampling.steps, self.options.forwards)
+        device = self.mask.device
+        maps = self._maps(grid).to(device)
+        total = len(maps)
+        codes = torch.full((len(generators), total), MASKED, device=device)
+        order = self._order(grid, generators)
+        sets, done = counts(self.options.schedule, total, forwards), 0
+        for number, count in enumerate(sets, start=1):
+            guides = guidance.applies(1 - done / total)
+            hidden, nulls = look(self._embed(codes, maps), guides)
+            here = ramped(guidance, (done + count) / total) if self.options.guidance_ramp else guidance
+            logits = guided(partial(self.logits, maps=maps), hidden, nulls if guides else {}, here)
+            drawn = choose(logits, generators, self.options)
+            if order is None:
+                sure = self._sureness(logits, drawn, generators, 1 - number / len(sets))
+                at = sure.masked_fill(codes != MASKED, -torch.inf).topk(count).indices
+            else:
+                at = order[:, done : done + count]
+            codes = codes.scatter(1, at, drawn.gather(1, at))
+            done += count
+            if on_step:
+                on_step(number, len(sets))
+        return codes
+
+    def _order(self, grid: Grid, generators: list[torch.Generator]) -> Tensor | None:
+        """(B, P) the order in which codes are filled in; None if confidence says."""
+        if self.options.order == "confidence":
+            return None
+        if self.options.order == "random":
+            return random_orders(generators, len(self._maps(grid))).to(self.mask.device)
+        order = torch.tensor(halton_order(tuple(maps_of(self.shares, grid))), device=self.mask.device)
+        return order.expand(len(generators), -1)
+
+    def _sureness(
+        self, logits: Tensor, drawn: Tensor, generators: list[torch.Generator], left: float
+    ) -> Tensor:
+        """(B, P) log-probability of the drawn codes, with noise of which a share is `left`."""
+        sure = logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
+        noise = left * self.options.choice_temperature
+        if not noise:
+            return sure
+        race = torch.stack([torch.empty(sure.shape[1:]).exponential_(generator=g) for g in generators])
+        return sure - noise * race.log().to(sure)
+
+    def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:
+        """Codes to pixels."""
+        return codec.decode(finished, grid)
