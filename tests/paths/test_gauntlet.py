@@ -194,7 +194,8 @@ def test_batch_equals_singles_at_every_size(case, size):
     assert {picture.shape for picture in together} == {(*size, 3)}
     singles = [p for q in PROMPTS for s in (5, 6) for p in pixels_of(model.generate(q, seed=s, size=size))]
     assert same(together, singles)
-    assert not same(together[::2], together[1::2])  # the two seeds of every prompt
+    if size != GRIDS["one cell"]:  # where a code may well be drawn twice
+        assert not same(together[::2], together[1::2])  # the two seeds of every prompt
 
 
 def test_edits_of_different_sizes_equal_singles(case):
