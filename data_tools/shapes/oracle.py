@@ -70,7 +70,7 @@ def _templates(background: str, shapes: tuple[str, ...], canvas: int) -> _Templa
     things = [(shape, colour, size) for shape, size in product(shapes, SIZES) for colour in COLOURS]
     paper = np.float32(BACKGROUNDS[background])
     tiles = np.stack([tile(s, size, c, background, canvas) for s, c, size in things]).astype(np.float32)
-    flat = rearrange(_smooth(tiles - paper)[:, 1:-1, 1:-1], "k h w c -> k (h w c)")
+    flat = rearrange(_smooth(tiles - paper), "k h w c -> k (h w c)")
     flat = np.concatenate([np.zeros_like(flat[:1]), flat])
     return _Templates(things, flat, _misfits(flat, flat))
 
@@ -113,25 +113,39 @@ def read_scene(pixels: np.ndarray, shapes: tuple[str, ...] = SHAPES) -> Scene | 
     if np.array_equal(render(scene_of(best), canvas), pixels):
         return scene_of(best)
     for _ in range(2):  # the second time round knows what stands in the neighbouring cells
-        flat = _cells(_sharpened(soft, render(scene_of(best), canvas)), background)
+        sharpened = _sharpened(soft, render(scene_of(best), canvas))
+        flat = _cells(sharpened, background)
         misfits = _misfits(flat, templates.flat)  # (9, K)
         best = misfits.argmin(1)
     for cell, k in enumerate(best):
         far = misfits[cell, k] > (MISFIT**2 if k else MISFIT_EMPTY**2)
         far |= k > 0 and misfits[cell, k] > UNLIKE * templates.apart[k, 0]
-        if far or _blot(flat[cell] - templates.flat[k]) > BLOT:
+        if far or _blot(_square(flat[cell] - templates.flat[k])) > BLOT:
             return Unreadable(f"{PLACES[cell]}: nearest to {templates.name(k)}, but far from it")
         apart = templates.apart[k]
         towards = (misfits[cell, k] + apart - misfits[cell]) / np.maximum(2 * apart, 1.0)
         if towards.max() > TOWARDS:
             return Unreadable(f"{PLACES[cell]}: {templates.name(k)} or {templates.name(towards.argmax())}")
+    between = _between(canvas)
+    rest = (sharpened - _smooth(render(scene_of(best), canvas).astype(np.float32))) * between
+    if np.square(rest).sum() > MISFIT_EMPTY**2 * 3 * between.sum() or _blot(rest) > BLOT:
+        return Unreadable("something stands between the cells")
     return scene_of(best)
 
 
 def _cells(soft: np.ndarray, background: str) -> np.ndarray:
-    """The nine cells less the background, one a line: (9, D).  Their rims belong to the neighbours too."""
+    """The nine cells less the background, one a line: (9, D)."""
     cells = np.stack([soft[box(cell, soft.shape[0])] for cell in CELLS]) - np.float32(BACKGROUNDS[background])
-    return rearrange(cells[:, 1:-1, 1:-1], "n h w c -> n (h w c)")
+    return rearrange(cells, "n h w c -> n (h w c)")
+
+
+@cache
+def _between(canvas: int) -> np.ndarray:
+    """Pixels that belong to no cell, float32 (canvas, canvas, 1)."""
+    outside = np.ones((canvas, canvas, 1), np.float32)
+    for cell in CELLS:
+        outside[box(cell, canvas)] = 0
+    return outside
 
 
 def _misfits(flat: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -154,11 +168,13 @@ def _sharpened(soft: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     return soft - (nearest[1] - sharp)
 
 
-def _blot(rest: np.ndarray) -> float:
-    """The largest mean error over a patch of 4x4 pixels, in any channel; rest (D,) of a cell."""
+def _square(rest: np.ndarray) -> np.ndarray:
+    """A cell's line (D,) as pixels (side, side, 3)."""
     side = round((len(rest) / 3) ** 0.5)
-    whole = side // 4 * 4
-    square = rest.reshape(side, side, 3)
-    corners = (square[:whole, :whole], square[-whole:, -whole:])
-    patches = [rearrange(c, "(h p) (w q) c -> h w c (p q)", p=4, q=4).mean(-1) for c in corners]
-    return float(max(np.abs(patch).max() for patch in patches))
+    return rest.reshape(side, side, 3)
+
+
+def _blot(rest: np.ndarray) -> float:
+    """The largest mean error over a patch of 4x4 pixels, in any channel, of an error (side, side, 3)."""
+    patches = rearrange(rest, "(h p) (w q) c -> h w c (p q)", p=4, q=4).mean(-1)
+    return float(np.abs(patches).max())

@@ -16,8 +16,8 @@ from unimodal.errors import UserError
 
 CANVAS = 64
 SUPERSAMPLE = 16
-# Half extent of a shape in widths of a tile; the rim that neighbouring tiles share stays free of ink.
-RADIUS = {"large": 0.45, "small": 0.275}
+# Half extent of a shape in widths of a tile; its rim stays free of ink.
+RADIUS = {"large": 0.46, "small": 0.3}
 
 Point = tuple[float, float]
 
@@ -72,17 +72,18 @@ OUTLINES: dict[str, tuple[list[Point], ...]] = {
 
 @cache
 def grid(canvas: int = CANVAS) -> tuple[int, tuple[int, int, int]]:
-    """Side of a tile and where the three tiles of a row start, in pixels, so that they cover the canvas.
+    """Side of a tile and where the three tiles of a row start, in pixels.
 
-    Tiles start at whole pixels and may share one row of background pixels with their neighbour.
+    A tile is a quarter of the canvas wide and half a tile of background lies between two of them, so that
+    tiles start and end at eighths of the canvas: a model whose image positions are eighths or quarters of a
+    picture never has two things in one position.
     """
     if canvas % 16 or canvas < 32:
         raise UserError(
             f"shapes: canvas of {canvas} pixels; expected a multiple of 16, at least 32 (the norm is 64)"
         )
-    side = -(-canvas // 3)
-    side -= (canvas - side) % 2
-    return side, (0, (canvas - side) // 2, canvas - side)
+    side = canvas // 4
+    return side, (0, 3 * canvas // 8, 3 * canvas // 4)
 
 
 @cache

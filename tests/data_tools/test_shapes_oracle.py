@@ -45,13 +45,13 @@ def spoiled(scene: Scene, how: str) -> np.ndarray:
     cell, paper = pixels[box(thing.cell)], np.float32(BACKGROUNDS[scene.background])
     other_size = "large" if thing.size == "small" else "small"
     if how == "half missing":
-        cell[:, :11] = paper
+        cell[:, :8] = paper
     elif how == "two sizes at once":
         cell[:] = (cell + tile(thing.shape, other_size, thing.colour, scene.background)) / 2
     elif how == "shifted":
-        cell[:] = np.roll(cell, 4, 1)
+        cell[:] = np.roll(cell, 3, 1)
     elif how == "a speck":
-        pixels[box(scene.free()[0])][8:13, 8:13] = COLOURS["red"]
+        pixels[box(scene.free()[0])][1:5, 10:14] = COLOURS["red"]
     elif how == "unknown shape":
         cell[:] = tile("moon", thing.size, thing.colour, scene.background)
     elif how == "noise":
@@ -76,7 +76,7 @@ def spoiled(scene: Scene, how: str) -> np.ndarray:
 def test_garbage_is_unreadable(how):
     seen = [read_scene(spoiled(scene, how)) for scene in scenes(100, how)]
     if how == "two sizes at once":  # smoothed, half and half may come near to one thing or another
-        assert sum(isinstance(scene, Unreadable) for scene in seen) >= 75
+        assert sum(isinstance(scene, Unreadable) for scene in seen) >= 65
         return
     assert sum(isinstance(scene, Unreadable) for scene in seen) >= 97
     assert not any(got == scene for scene, got in zip(scenes(100, how), seen))
