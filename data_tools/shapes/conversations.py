@@ -9,13 +9,15 @@ from dataclasses import replace
 from random import Random
 
 from data_tools.shapes import captions, edits, questions, talk
-from data_tools.shapes.language import IT, OPPOSITE, RELATIONS, Group, refer, related
+from data_tools.shapes.further import ask_further, question_about
+from data_tools.shapes.language import IT
 from data_tools.shapes.questions import Question
 from data_tools.shapes.scene import CELLS, SIZES, Scene, World, random_scene
 from data_tools.shapes.steps import Step
 
 _UNSAID = ("size", "cell")  # what an opening may leave open
-_TOLD = ("colour", "shape", "count", "existence")  # questions that colours and shapes alone answer
+# How often a conversation asks what.
+_ASKED = dict.fromkeys(("colour", "shape", "count", "existence", "relation", "position", "background"), 1.0)
 
 
 def _opening(rng: Random, world: World) -> captions.Spec:
@@ -62,43 +64,11 @@ def _change(rng: Random, world: World, scene: Scene, spec: captions.Spec | None)
     return None
 
 
-def _question(rng: Random, world: World, scene: Scene, without: tuple[str, ...]) -> Question | None:
-    """A question about this scene whose words are clear, or None where the kind drawn has none."""
-    kind = rng.choice(("colour", "shape", "count", "existence", "relation", "position", "background"))
-    thing = rng.choice(scene.objects)
-    if kind == "background":
-        return Question(kind)
-    if kind == "count":
-        return Question(kind, rng.choice((Group(thing.shape), Group(None, thing.colour), IT)))
-    if kind == "existence":
-        colour, shape = thing.pair if rng.random() < 0.5 else rng.choice(world.pairs)
-        return Question(kind, Group(shape, colour))
-    if kind == "relation":
-        if len(scene.objects) < 2:
-            return None
-        other = rng.choice([o for o in scene.objects if o != thing])
-        first, second = (refer(rng, scene, t, (*without, "cell")) for t in (thing, other))
-        true = rng.choice([name for name in RELATIONS if related(thing, name, other)])
-        word = true if rng.random() < 0.5 else OPPOSITE[true]
-        return first and second and Question(kind, first, second, word)
-    hidden = "cell" if kind == "position" else kind
-    group = refer(rng, scene, thing, (*without, hidden))
-    return group and Question(kind, group)
-
-
 def _ask(rng: Random, world: World, scene: Scene, without: tuple[str, ...] = _UNSAID) -> Step:
     question = None
     while question is None:
-        question = _question(rng, world, scene, without)
+        question = question_about(rng, world, scene, without, _ASKED)
     return Step(questions.ask(rng, question), scene, question=question)
-
-
-def ask_more(rng: Random, world: World, scene: Scene, told: bool) -> Step:
-    """One more question about a scene that has been shown, or `told` in words of colour and shape."""
-    while True:
-        further = _question(rng, world, scene, _UNSAID if told else ())
-        if further and (not told or further.kind in _TOLD):
-            return Step(questions.ask(rng, further), scene, question=further, told=told)
 
 
 def _drawn(rng: Random, world: World, plan: str) -> list[Step]:
@@ -135,7 +105,7 @@ def _words(rng: Random, world: World) -> list[Step]:
     scene, question = questions.make_question(rng, world, kind)
     first = f"{questions.tell(rng, scene, question)} {questions.ask(rng, question)}"
     steps = [Step(first, scene, question=question, told=True)]
-    return [*steps, ask_more(rng, world, scene, told=True)]
+    return [*steps, ask_further(rng, world, scene, steps[-1].text)]
 
 
 def _tell(rng: Random, world: World) -> list[Step]:
@@ -147,7 +117,7 @@ def _tell(rng: Random, world: World) -> list[Step]:
     while asked is None:
         # Where the caption leaves colours open, only questions about the whole are sure to be clear.
         sure = len(spec.groups) == 1 and spec.groups[0].count == 1
-        asked = _question(rng, world, scene, _UNSAID) if sure or kind == "attribute" else None
+        asked = question_about(rng, world, scene, _UNSAID, _ASKED) if sure or kind == "attribute" else None
         asked = asked or rng.choice((Question("count"), Question("background")))
     text = f"draw {captions.caption(rng, spec)}. {questions.ask(rng, asked)}"
     return [Step(text, scene, draw=spec, after=asked)]

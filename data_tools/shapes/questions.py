@@ -208,7 +208,13 @@ KINDS: dict[str, Callable[[Random, World, str], Made | None]] = {
     "position": _position,
     "background": _background,
 }
-WEIGHTS = {name: 0.5 if name == "background" else 1.0 for name in KINDS}
+# What takes two looks is learned last, so it is asked more often.
+WEIGHTS = {name: 1.0 for name in KINDS} | {
+    "background": 0.5,
+    "count": 2.0,
+    "relation": 2.0,
+    "comparison": 2.0,
+}
 
 
 def make_question(rng: Random, world: World, kind: str) -> Made:

@@ -12,7 +12,8 @@ import numpy as np
 
 from data_tools.shapes import captions, edits, questions
 from data_tools.shapes.conversations import KINDS as CHAT_KINDS
-from data_tools.shapes.conversations import ask_more, converse
+from data_tools.shapes.conversations import converse
+from data_tools.shapes.further import ask_further
 from data_tools.shapes.language import formal
 from data_tools.shapes.render import CANVAS, render
 from data_tools.shapes.scene import MOST, WORLDS, World
@@ -97,7 +98,7 @@ def example(
         # In the stream a picture or a telling serves several questions: most of a row's cost is what is
         # asked about, and it is answers that teach.
         for _ in range(rng.randrange(MORE_QUESTIONS + 1) if streamed else 0):
-            more = ask_more(rng, world, steps[0].scene, told=task == "text")
+            more = ask_further(rng, world, steps[0].scene, steps[0].text if task == "text" else None)
             steps += () if any(step.question == more.question for step in steps) else (more,)
     if rng.random() < 0.1:
         steps = tuple(replace(step, text=formal(step.text)) for step in steps)

@@ -97,6 +97,14 @@ def test_fsq_grid_by_hand():
     assert len(set(map(tuple, everything.tolist()))) == 12
 
 
+def test_fsq_holds_the_scale_of_its_latents():
+    quantizer, x = build_quantizer(KINDS["fsq"], CHANNELS), latents(64)
+    unit = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), unbiased=False, keepdim=True)
+    assert quantizer(unit).terms["latents"] < 1e-5
+    grown = quantizer(3 * unit + 2).terms["latents"]  # KL of N(2, 9) from N(0, 1)
+    assert float(grown) == pytest.approx(0.5 * (4 + 9 - 1 - math.log(9)), rel=1e-4)
+
+
 def test_lfq_is_the_signs_in_binary():
     quantizer, x = build_quantizer(KINDS["lfq"], CHANNELS), latents(2)
     codes = quantizer.codes(x)

@@ -67,14 +67,14 @@ CASES = {
     "next_token on scales, experts": Case("next_token", "multi_scale", {"experts": "mot"}),
     "next_scale": Case("next_scale", "multi_scale"),
     "next_scale, experts": Case("next_scale", "multi_scale", {"experts": "mot"}),
-    "masked on codes": Case("masked", "vq", {"path_options": {"schedule": "arccos", "temperature": 3.0}}),
+    "masked on codes": Case("masked", "vq", {"path_options": {"schedule": "arccos", "order": "random"}}),
     "masked on levels, by confidence": Case(
         "masked",
         "fsq",
         {"path_options": {"order": "confidence", "weighting": "inverse_ratio", "temperature": 3.0}},
     ),
     "masked on residuals, experts": Case(
-        "masked", "residual", {"experts": "mot", "path_options": {"order": "random", "guidance_ramp": True}}
+        "masked", "residual", {"experts": "mot", "path_options": {"guidance_ramp": True}}
     ),
     "masked on scales": Case("masked", "multi_scale"),
     "per_token on pixels": Case("per_token", "pixels", {"path_options": MLP_HEAD}, steps=300),

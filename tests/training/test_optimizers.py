@@ -108,6 +108,18 @@ def test_warm_up_then_cosine() -> None:
     assert rate_factor(TrainSection(steps=110, lr_scheduler_type="constant"))(109) == 1
 
 
+def test_stable_then_decay() -> None:
+    stable = {"lr_scheduler_type": "warmup_stable_decay"}
+    factor = rate_factor(TrainSection(steps=100, warmup_steps=10, decay_steps=19, **stable))
+    assert [factor(step) for step in (4, 10, 50, 80)] == pytest.approx([5 / 11, 1, 1, 1])
+    assert [factor(step) for step in (81, 85, 99)] == pytest.approx([0.95, 0.75, 0.05])  # 20 equal parts
+    for wrong in ({"steps": 9}, {"steps": 9, "decay_steps": 10}):
+        with pytest.raises(ValueError, match="decay_steps"):
+            TrainSection(**wrong, **stable)
+    with pytest.raises(ValueError, match="warmup_stable_decay"):
+        TrainSection(steps=9, decay_steps=3)
+
+
 def test_a_schedule_put_back_goes_on() -> None:
     train = TrainSection(steps=20, warmup_steps=3, learning_rate=0.5)
 

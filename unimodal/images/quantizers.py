@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unimodal.errors import UserError, nearest
+from unimodal.images.losses import moment_penalty
 from unimodal.images.multi_scale import MultiScale
 from unimodal.images.quantizer import (
     LARGEST,
@@ -72,7 +73,12 @@ class VQ(Quantizer):
 class FSQ(Quantizer):
     """Finite scalars.  levels: how many values each channel may take, 3 or more; their product is the
     vocabulary.  Where the latents have another number of channels, a linear layer on either side maps them.
+
+    Its one term, `latents`, holds each channel at mean 0 and deviation 1: nothing else holds their scale,
+    and grown by a few times they would all be rounded to the outermost levels.
     """
+
+    terms = ("latents",)
 
     def __init__(self, channels: int, levels: list[int]) -> None:
         from vector_quantize_pytorch import FSQ as Library
@@ -88,7 +94,8 @@ class FSQ(Quantizer):
     def learn(self, latents: Tensor) -> Quantized:
         """See Quantizer; there is nothing but the linear layers to learn."""
         quantized, codes = self.books(to_rows(latents))
-        return Quantized(to_grid(quantized, latents.shape[2:]), codes.long(), {})
+        terms = {"latents": moment_penalty(latents).mean()}
+        return Quantized(to_grid(quantized, latents.shape[2:]), codes.long(), terms)
 
     def choose(self, latents: Tensor) -> Tensor:
         """See Quantizer."""

@@ -25,7 +25,7 @@ class CodecLosses(Section):
     squared: float = Field(1.0, ge=0)
     edge: float = Field(0.5, ge=0)
     perceptual: float = Field(0.0, ge=0)  # LPIPS if its weights are at hand, else outlines at several sizes
-    # Of continuous codecs: pull to a unit Gaussian, of the posterior if there is one, or of the moments.
+    # Of continuous codecs and fsq: pull to a unit Gaussian, of the posterior if there is one, or of moments.
     latents: float = Field(0.01, ge=0)
     commitment: float = Field(0.25, ge=0)  # of latents to their codes
     codebook: float = Field(1.0, ge=0)  # of multi_scale's sums to the latents

@@ -66,8 +66,9 @@ class TrainSection(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for block matrices, AdamW for the rest
     learning_rate: float = Field(1e-3, gt=0)  # of AdamW
     muon_learning_rate: float = Field(0.02, gt=0)
-    lr_scheduler_type: Literal["cosine", "constant"] = "cosine"
+    lr_scheduler_type: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
+    decay_steps: int = Field(0, ge=0)  # of warmup_stable_decay: how many of the last steps go down to 0
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)  # of matrices only
@@ -81,6 +82,15 @@ class TrainSection(Section):
     save_total_limit: int | None = Field(2, gt=0)  # checkpoints kept; null: all
     sample_steps: int | None = Field(None, gt=0)  # null: no sample sheets
     resume: str | None = None  # `auto`: the newest checkpoint of output.dir; or a checkpoint's path
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> "TrainSection":
+        stable = self.lr_scheduler_type == "warmup_stable_decay"
+        if stable != bool(self.decay_steps):
+            raise ValueError("`decay_steps` and lr_scheduler_type `warmup_stable_decay` need each other")
+        if self.warmup_steps + self.decay_steps > self.steps and self.decay_steps:
+            raise ValueError("`warmup_steps` and `decay_steps` are more than `steps` together")
+        return self
 
 
 class OutputSection(Section):

@@ -78,8 +78,9 @@ def build_optimizers(module: nn.Module, train: TrainSection, muon_dtype: torch.d
 def rate_factor(train: TrainSection) -> Callable[[int], float]:
     """The learning rate of a step (from 0) as a share of its peak.
 
-    Linear warm-up whose first step already moves, then constant, or a half cosine that ends at 0 one step
-    after the last.
+    Linear warm-up whose first step already moves, then constant; or a half cosine that ends at 0 one step
+    after the last; or constant until a straight way to 0 over the last `decay_steps` (warmup_stable_decay, Hu
+    et al. 2024), which lets a run be made longer from a checkpoint of its constant part.
     """
 
     def factor(step: int) -> float:
@@ -87,6 +88,8 @@ def rate_factor(train: TrainSection) -> Callable[[int], float]:
             return (step + 1) / (train.warmup_steps + 1)
         if train.lr_scheduler_type == "constant":
             return 1.0
+        if train.lr_scheduler_type == "warmup_stable_decay":
+            return min(1.0, max(0.0, (train.steps - step) / (train.decay_steps + 1)))
         progress = (step - train.warmup_steps) / max(1, train.steps - train.warmup_steps)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
