@@ -87,11 +87,19 @@ def test_links_lead_somewhere(document):
 def test_every_recipe_is_checked_and_has_a_header(name):
     from unimodal.training.config import load_recipe
 
-    path = find_recipe(name)
-    load_recipe(path)
+    path, verb = find_recipe(name), "train"
+    if name.startswith("compare/"):
+        from unimodal.compare.plan import load_comparison
+
+        verb = "compare"
+        for entrant in load_comparison(path).entrants:
+            beside = path.parent / entrant.recipe
+            load_recipe(beside if beside.is_file() else find_recipe(entrant.recipe), entrant.overrides)
+    else:
+        load_recipe(path)
     header = list(takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines()))
     assert first_line(path)
-    assert re.search(rf"unimodal train (recipes/)?{name}\b", "\n".join(header)), (
+    assert re.search(rf"unimodal {verb} (recipes/)?{name}\b", "\n".join(header)), (
         "the header says how to run it"
     )
 

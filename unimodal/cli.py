@@ -211,6 +211,26 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    comparison: Annotated[
+        str, typer.Argument(help="YAML file, or a shipped comparison's name.", metavar="COMPARISON.yaml")
+    ],
+    budget: Annotated[
+        str, typer.Option(help="How much training each entrant gets, as the file says.")
+    ] = "5m",
+    out: Annotated[
+        Path, typer.Option(help="Folder for runs and report; a killed comparison goes on.")
+    ] = Path("comparison"),
+) -> None:
+    """Train ways of making pictures on equal terms, judge them alike, and write a report."""
+    path = recipes.find_recipe(comparison)
+    from unimodal.compare.run import compare
+
+    compare(path, budget, out)
+    typer.echo(f"{out / 'report.html'}")
+
+
+@app.command()
 def bench(
     model: Annotated[
         str, typer.Option(help="A shipped model, a folder that `train` wrote, or a hub id.")

@@ -22,13 +22,13 @@ from unimodal.errors import UserError, nearest
 
 IMAGE = "<image>"
 TASKS = ("t2i", "edit", "vqa", "text", "chat")
-MORE_QUESTIONS = 4  # at most, after the first about the same scene
+MORE_QUESTIONS = 9  # at most, after the first about the same scene
 PLAIN = "plain"  # the kind of text rows that are no conversation
 _KINDS: dict[str, dict[str, float]] = {
     "t2i": captions.WEIGHTS,
     "edit": {name: 1.0 for name in edits.KINDS},
     "vqa": questions.WEIGHTS,
-    "text": {**questions.WEIGHTS, PLAIN: 0.5},
+    "text": {**questions.WEIGHTS, PLAIN: 5.0},
     "chat": CHAT_KINDS,
 }
 
@@ -83,7 +83,7 @@ def example(
             names = {name: weight for name, weight in names.items() if name not in ("greeting", "refusal")}
         kind = rng.choices(tuple(names), tuple(names.values()))[0]
     if task == "text" and kind == PLAIN:
-        return Example({"text": _plain(rng, world)}, task, kind)
+        return Example({"text": _plain(rng, world, streamed)}, task, kind)
     if task == "chat":
         steps = converse(rng, world, kind, split)
     elif task == "t2i":
@@ -95,11 +95,7 @@ def example(
         steps = (Step(edits.instruction(rng, edit), after, edit=edit, given=before),)
     else:
         steps = (_asked(rng, world, kind, in_words=task == "text"),)
-        # In the stream a picture or a telling serves several questions: most of a row's cost is what is
-        # asked about, and it is answers that teach.
-        for _ in range(rng.randrange(MORE_QUESTIONS + 1) if streamed else 0):
-            more = ask_further(rng, world, steps[0].scene, steps[0].text if task == "text" else None)
-            steps += () if any(step.question == more.question for step in steps) else (more,)
+        steps += _further(rng, world, steps[0], task == "text") if streamed else ()
     if rng.random() < 0.1:
         steps = tuple(replace(step, text=formal(step.text)) for step in steps)
     return Example(_row(steps, canvas), task, kind, steps)
@@ -115,11 +111,32 @@ def _asked(rng: Random, world: World, kind: str, in_words: bool) -> Step:
             return Step(text, scene, question=question, told=True)
 
 
-def _plain(rng: Random, world: World) -> str:
-    """A scene told in words and one fact that follows from it, as running text."""
-    scene, question = questions.make_question(rng, world, rng.choice(("colour", "count", "existence")))
-    asked, right = questions.ask(rng, question), questions.answer(question, scene)
-    return f"{questions.tell(rng, scene, question)} {asked} {right}"
+def _further(rng: Random, world: World, first: Step, in_words: bool) -> tuple[Step, ...]:
+    """More questions about the scene of the first.
+
+    A picture or a telling serves several of them in the stream: most of a row's cost is what is asked
+    about, and it is answers that teach.
+    """
+    steps: tuple[Step, ...] = ()
+    for _ in range(rng.randrange(MORE_QUESTIONS + 1)):
+        more = ask_further(rng, world, first.scene, first.text if in_words else None)
+        steps += () if any(step.question == more.question for step in (first, *steps)) else (more,)
+    return steps
+
+
+def _plain(rng: Random, world: World, streamed: bool) -> str:
+    """A scene told in words and facts that follow from it, as running text: one, or in the stream several."""
+    kinds = questions.WEIGHTS if streamed else dict.fromkeys(("colour", "count", "existence"), 1.0)
+    kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0]
+    scene, question = questions.make_question(rng, world, kind)
+    told = questions.tell(rng, scene, question)
+    first = Step(told, scene, question=question, told=True)
+    asked = [
+        first.question,
+        *(step.question for step in (_further(rng, world, first, True) if streamed else ())),
+    ]
+    facts = [f"{questions.ask(rng, question)} {questions.answer(question, scene)}" for question in asked]
+    return " ".join([told, ". ".join(facts) + ("." if streamed else "")])
 
 
 def _row(steps: tuple[Step, ...], canvas: int) -> dict[str, Any]:

@@ -141,6 +141,7 @@ def _writes(model: Any, asked: list[Example], seed: int, measured: dict) -> list
         texts = [one.row["text"].rpartition("?") for one in asked]
         wanted = [rest for _, _, rest in texts]
         said = model.complete([a + b for a, b, _ in texts], max_tokens=ANSWER_TOKENS, seed=seed)
+        said = [words.partition(".")[0] for words in said]  # running text may go on
     else:
         rows = [{"messages": one.row["messages"][:1]} for one in asked]
         wanted = [one.row["messages"][1]["content"] for one in asked]

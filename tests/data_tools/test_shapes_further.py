@@ -1,0 +1,79 @@
+"""Further questions about a scene, checked by reading the told words again with regular expressions."""
+
+import re
+from collections import Counter
+
+from data_tools.shapes.questions import KINDS
+from data_tools.shapes.rows import example
+from data_tools.shapes.scene import COLOURS, SHAPES
+from tests.data_tools.test_shapes_world import NUMBER, answer_from_told_words
+
+COLUMN, ROW = {"left": 0, "right": 2}, {"top": 0, "bottom": 2}
+PLACE = r"(?: (?:in|at|on) the ((?:top |bottom )?(?:left|right)|top|bottom|middle))?"
+
+
+def things_of(told: str) -> list[dict]:
+    colours, shapes = "|".join(COLOURS), "|".join(SHAPES)
+    pattern = rf"(a|an|two|three|four) (?:small |large )?({colours}) ({shapes})(?:es|s)?\b{PLACE}"
+    found = []
+    for many, colour, shape, place in re.findall(pattern, told):
+        words = place.split()
+        column = next((COLUMN[word] for word in words if word in COLUMN), 1)
+        row = next((ROW[word] for word in words if word in ROW), 1)
+        thing = {"colour": colour, "shape": shape, "column": column, "row": row, "told": bool(place)}
+        found += [thing] * NUMBER.get(many, 1)
+    return found
+
+
+def fitting(words: str, things: list[dict]) -> list[dict]:
+    for name, values in (("colour", COLOURS), ("shape", SHAPES)):
+        named = [value for value in values if re.search(rf"\b{value}(es|s)?\b", words)]
+        things = [thing for thing in things if not named or thing[name] in named]
+    return things
+
+
+def by_hand(told: str, asked: str) -> str | None:
+    things = things_of(told)
+    if match := re.match(r"is (.*) (left of|right of|above|below|over|under) (.*)\?", asked):
+        first, second = fitting(match[1], things), fitting(match[3], things)
+        if len(first) > 1 or len(second) > 1 or not (first[0]["told"] and second[0]["told"]):
+            return None
+        axis = "column" if " of" in match[2] else "row"
+        low, high = first[0][axis], second[0][axis]
+        return "yes" if (low < high if match[2] in ("left of", "above", "over") else low > high) else "no"
+    if match := re.match(r"are there more (.*) than (.*)\?", asked):
+        return "yes" if len(fitting(match[1], things)) > len(fitting(match[2], things)) else "no"
+    if match := re.match(r"(?:are|do) (.*) and (.*?) (?:have )?the same (color|shape)\?", asked):
+        name = "colour" if match[3] == "color" else "shape"
+        first, second = (fitting(words, things)[0][name] for words in (match[1], match[2]))
+        return "yes" if first == second else "no"
+    return answer_from_told_words(told, asked)
+
+
+def test_what_is_told_answers_every_further_question():
+    checked = Counter()
+    for i in range(1500):
+        made = example("text", "train", 6, i)
+        if "messages" not in made.row:
+            continue
+        words = [message["content"].lower().rstrip(".") for message in made.row["messages"]]
+        told = words[0].split(". ", 1)[0]
+        for step, asked, right in zip(made.steps[1:], words[2::2], words[3::2]):
+            placed = re.search(r"shape (in|at|on) the|(in|at|on) the (top|bottom|left|right|middle)", asked)
+            got = None if placed or step.question.kind not in KINDS else by_hand(told, asked)
+            if got is not None:
+                assert got == right, (words[0], asked)
+                checked[step.question.kind] += 1
+    assert set(checked) >= {"comparison", "relation", "count", "existence", "colour"}
+    assert min(checked.values()) > 20
+
+
+def test_further_questions_compare_both_ways():
+    answers = {"relation": Counter(), "comparison": Counter()}
+    for i in range(800):
+        for step in example("vqa", "train", 6, i).steps[1:]:
+            if step.question.kind in answers:
+                answers[step.question.kind][step.words(step.scene)] += 1
+    for kind, found in answers.items():
+        assert found["yes"] + found["no"] == found.total() > 150, kind
+        assert 0.3 < found["yes"] / found.total() < 0.7, kind

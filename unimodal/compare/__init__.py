@@ -1,0 +1,1 @@
+"""Entrants trained on equal terms, judged on the same prompts, told in one report: `unimodal compare`."""

@@ -1,0 +1,130 @@
+"""One entrant with one seed, in processes of its own: train; then judge, measure and write the result.
+
+    python -m unimodal.compare.entrant train FOLDER
+    python -m unimodal.compare.entrant judge FOLDER
+
+Processes of its own keep training's memory out of a picture's figures, and a failure to the entrant that
+has it.  FOLDER holds job.json, facts.json and recipe.yaml; training.json and result.json appear when their
+part is done and not before.
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from unimodal.errors import UserError
+
+TASKS = ("t2i", "edit", "vqa", "text", "chat")
+WORDS = ("vqa", "text")  # the tasks that measure understanding
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a process is to do.
+
+    model     a finished model to judge; None: train recipe.yaml first
+    tasks     parts of the shapes suite
+    pictures  folder for GenEval's layout, or None;  sample  the number of its pictures there
+    """
+
+    name: str
+    family: str
+    seed: int
+    split: str
+    n: int
+    judge_seed: int
+    tasks: tuple[str, ...] = TASKS
+    model: str | None = None
+    pictures: str | None = None
+    sample: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, as it reads back."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def train_job(folder: Path) -> None:
+    """Train the folder's recipe, or go on with it, and write training.json: the model and what it took."""
+    from unimodal.training.config import load_recipe
+    from unimodal.training.loop import train
+
+    recipe = load_recipe(folder / "recipe.yaml")
+    model = train(recipe)
+    facts = _read(folder / "facts.json")
+    lines = (recipe.output.dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    if entries[-1]["step"] < recipe.train.steps:
+        raise UserError(f"stopped after step {entries[-1]['step']} of {recipe.train.steps}")
+    took = {
+        "model": str(model),
+        "trained": facts["trained"],
+        "steps": recipe.train.steps,
+        "flops": recipe.train.steps * facts["step_flops"],
+        "seconds": entries[-1]["seconds"],
+        "tokens_per_second": median(entry["tokens_per_second"] for entry in entries),
+        "memory_gb": max(entry["memory_gb"] for entry in entries),
+    }
+    _write(folder / "training.json", took)
+
+
+def judge_job(folder: Path) -> dict[str, Any]:
+    """Judge and measure the model of a folder's job and write result.json.
+
+    result  name, family, seed, scores, cases {score: [right, ...]}, params {trained, total}, training, and
+            the costs of `measure.picture_costs` if pictures are drawn
+    """
+    from unimodal.compare.measure import picture_costs
+    from unimodal.evaluation.run import evaluate
+    from unimodal.generation.verbs import load
+
+    job = Job(**_read(folder / "job.json"))
+    took = {"model": job.model, "trained": 0} if job.model else _read(folder / "training.json")
+    model = load(took.pop("model"))
+    result: dict[str, Any] = {"name": job.name, "family": job.family, "seed": job.seed}
+    result["params"] = {"trained": took.pop("trained"), "total": model.size}
+    result["training"] = took
+    draws = "t2i" in job.tasks
+    if draws:
+        result |= picture_costs(model)
+    report = evaluate(model, "shapes", job.split, job.n, job.judge_seed, tasks=tuple(job.tasks))
+    result["scores"] = {name: score.as_dict() for name, score in report.scores.items()}
+    cases: dict[str, list[bool]] = {}
+    for case in report.cases:
+        cases.setdefault(case.name, []).append(case.right)
+    result["cases"] = cases
+    if draws and job.pictures:
+        _keep_pictures(job, model, report)
+    _write(folder / "result.json", result)
+    return result
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    """Put a whole file in place, or none."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _keep_pictures(job: Job, model: Any, report: Any) -> None:
+    """The judged pictures themselves."""
+    from unimodal.compare.geneval import write_pictures
+    from unimodal.evaluation.shapes import examples
+
+    asked = examples("t2i", job.split, job.n, job.judge_seed, model.config.image_size)
+    drawn = [case.tiles[0][0] for case in report.cases if case.name.startswith("t2i/")]
+    write_pictures(Path(job.pictures), asked, drawn, job.sample)
+
+
+if __name__ == "__main__":
+    try:
+        {"train": train_job, "judge": judge_job}[sys.argv[1]](Path(sys.argv[2]))
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,140 @@
+"""What a comparison's file says: entrants, what is held equal, budgets, and the judge.
+
+Entrants are recipes.  Rows and their order are always the comparison's own; beside them either training
+FLOPs, training seconds or the number of trained parameters (then with as many steps) are held equal.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, ValidationError, model_validator
+from yaml import YAMLError
+
+from unimodal.commands.recipes import find_recipe, shipped_recipes
+from unimodal.errors import UserError, nearest
+from unimodal.training.complaints import sentences
+from unimodal.training.config import DataSection, Recipe, Section, load_recipe
+
+Equal = Literal["flops", "seconds", "parameters"]
+BUDGETS = ("5m", "30m", "full")
+SEEDS_AT_FULL = 2  # one training run says little about the next
+
+
+class Entrant(Section):
+    """One model to be: a recipe, and what it changes in it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    family: Literal["integrated", "external"]
+    recipe: str  # a file, relative to the comparison's own folder, or the name of a shipped recipe
+    overrides: list[str] = Field(default_factory=list)  # section.key=value
+
+
+class Budget(Section):
+    """How much of what is held equal each entrant gets, for each seed."""
+
+    amount: float = Field(gt=0)  # FLOPs, seconds, or steps where parameters are held equal
+    seeds: int = Field(1, gt=0)  # training runs an entrant
+    n: int = Field(16, gt=0)  # prompts of each kind
+
+
+class Comparison(Section):
+    """A comparison's file."""
+
+    title: str
+    equal: Equal
+    budgets: dict[Literal["5m", "30m", "full"], Budget] = Field(min_length=1)
+    data: DataSection  # the rows of all entrants, in the same order
+    codecs: Literal["same", "own"] = "same"  # own: each entrant brings the codec of its kind
+    image_size: int = Field(64, gt=0)
+    split: str = "val"
+    seed: int = 0  # of the prompts and of the noise that pictures start from
+    reader: str | None = None  # the model whose understanding an entrant must not lose
+    entrants: list[Entrant] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _sound(self) -> "Comparison":
+        names = [entrant.name for entrant in self.entrants]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two entrants are named {twice[0]!r}")
+        full = self.budgets.get("full")
+        if full and full.seeds < SEEDS_AT_FULL:
+            raise ValueError(f"budgets.full.seeds is {full.seeds}; expected at least {SEEDS_AT_FULL}")
+        return self
+
+
+def load_comparison(path: Path) -> Comparison:
+    """Read and check a comparison's file.  Raises UserError naming file, key and what was expected."""
+    if not path.is_file():
+        raise UserError(
+            f"Comparison {path} does not exist; `unimodal recipes ls` names those that are shipped."
+        )
+    try:
+        raw = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read as a comparison: {error}") from None
+    if not isinstance(raw, dict) or "entrants" not in raw:
+        raise UserError(f"{path}: expected a comparison, a mapping with `entrants`, `equal` and `budgets`.")
+    try:
+        return Comparison.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(sentences(error, Comparison, str(path), [])) from None
+
+
+def budget_of(comparison: Comparison, name: str, where: Path) -> Budget:
+    """The budget of that name.  Raises UserError if the file has none."""
+    if name not in comparison.budgets:
+        known = ", ".join(comparison.budgets)
+        raise UserError(f"{where}: no budget {name!r}{nearest(name, comparison.budgets)}; it has {known}.")
+    return comparison.budgets[name]
+
+
+def recipe_of(comparison: Comparison, entrant: Entrant, where: Path, seed: int, output: Path) -> Recipe:
+    """The entrant's recipe on the comparison's rows, with this training seed and output folder.
+
+    Raises UserError if the recipe is missing or wrong, or if something it starts from is not there.
+    """
+    beside = where.parent / entrant.recipe
+    path = beside if beside.is_file() else find_recipe(entrant.recipe)
+    fixed = [f"train.seed={seed}", "train.resume=auto", "train.sample_steps=null", f"output.dir={output}"]
+    recipe = load_recipe(path, [*entrant.overrides, *fixed])
+    recipe.data = comparison.data
+    model = recipe.model
+    for key in ("codec", "init_from", "reader", "denoiser"):
+        source = getattr(model, key, None)
+        if isinstance(source, str):
+            check_there(source, f"{where}: entrant {entrant.name}, model.{key}")
+    size = getattr(model, "image_size", None)
+    if size not in (None, comparison.image_size) and not getattr(model, "init_from", None):
+        raise UserError(
+            f"{where}: entrant {entrant.name} draws pictures of {size} pixels, the comparison is about "
+            f"{comparison.image_size}. Set model.image_size in its overrides."
+        )
+    return recipe
+
+
+def check_there(source: str, what: str) -> None:
+    """Raise UserError, with the command that makes it if a shipped recipe does, unless `source` is there.
+
+    What looks neither like a path nor like something that a recipe makes may be a shipped name or a hub id.
+    """
+    from unimodal.model.folder import SHIPPED
+
+    path = Path(source)
+    if path.exists() or (SHIPPED / source).exists():
+        return
+    command = maker(path)
+    if command:
+        raise UserError(f"{what}: {source} is missing; `{command}` makes it.")
+    if path.is_absolute() or len(path.parts) > 2 or path.parts[0] in (".", ".."):
+        raise UserError(f"{what}: {source} is missing, and no shipped recipe makes it.")
+
+
+def maker(path: Path) -> str | None:
+    """The command whose output folder holds `path`, if a shipped recipe has it."""
+    for name, file in shipped_recipes().items():
+        output = OmegaConf.select(OmegaConf.load(file), "output.dir")
+        if output and Path(output) in path.parents:
+            return f"unimodal train {name}"
+    return None
