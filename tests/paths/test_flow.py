@@ -3,6 +3,7 @@
 import torch
 
 from tests.models import tiny_model
+from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.process import FLOW, velocity
 from unimodal.paths.flow import LEAST_TIME
 from unimodal.paths.path import Corrupted
@@ -47,10 +48,12 @@ def test_a_solver_ends_at_the_picture_that_is_said():
     path.reset_parameters()
     with torch.no_grad():
         path.head.bias.fill_(0.7)
+
+    def look(embeds, guided=True, at=None):
+        return embeds, {}
+
     for steps in (1, 3, 40):
-        drawn = path.sample(
-            lambda embeds, guided=True, at=None: (embeds, {}), None, (2, 2), [torch.Generator()], steps
-        )
+        drawn = path.sample(look, None, (2, 2), [torch.Generator()], steps, Guidance())
         torch.testing.assert_close(drawn, torch.full_like(drawn, 0.7))
 
 

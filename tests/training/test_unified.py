@@ -163,3 +163,37 @@ def test_flops_are_close_to_what_torch_counts(recipe):
     allowed = sum(length**2 for length in batch.lengths) / 2 / batch.budget**2
     expected = sum(counted.values()) - dense + dense * allowed
     assert trainee.flops(batch) == pytest.approx(expected, rel=0.15)
+
+
+def test_a_frozen_text_expert_keeps_every_bit(recipe, tmp_path):
+    """Two steps of the whole loop, decay and averages included, from a model of one expert."""
+    train(recipe())
+    saved = tmp_path / "run" / "model"
+    begun = ["model.codec=null", f"model.init_from={saved}", "model.experts=mot", "train.weight_decay=0.1"]
+    frozen = "model.freeze=[text_expert, embeddings]"
+    train(recipe(*begun, frozen, f"output.dir={tmp_path / 'fused'}", "train.steps=2"))
+    before = unimodal.load(saved).model.state_dict()
+    after = unimodal.load(tmp_path / "fused" / "model").model.state_dict()
+    for name, weight in after.items():
+        kept = name.startswith(("embed_tokens", "decoder.norm", "codec")) or ".experts.0." in name
+        source = before[name.replace(".experts.1.", ".experts.0.")]
+        assert torch.equal(weight, source) == kept, name
+    refused = recipe("model.freeze=[text_expert]")
+    with pytest.raises(UserError, match=r"model\.freeze.*experts=mot"):
+        refused.model.build(refused)
+
+
+def test_a_mixture_begins_as_the_model_it_is_made_of(recipe, tmp_path):
+    train(recipe())
+    saved = tmp_path / "run" / "model"
+    again = recipe("model.codec=null", f"model.init_from={saved}", "model.experts=mot")
+    mixture, plain = again.model.build(again), unimodal.load(saved).model
+    batch = next(mixture.batches(None, 0, 1))
+    with torch.no_grad():
+        first, second = (m(batch, torch.Generator().manual_seed(0)) for m in (mixture.module, plain))
+    torch.testing.assert_close(first.text, second.text)
+    torch.testing.assert_close(first.image, second.image)
+    new = recipe("model.experts=mot").model.build(recipe("model.experts=mot")).module
+    for block in new.decoder.layers:
+        text, image = (expert.state_dict() for expert in block.experts)
+        assert all(torch.equal(weight, image[name]) for name, weight in text.items())
