@@ -69,7 +69,7 @@ class FlowPath(nn.Module):
         steps = np.zeros(grid[0] * grid[1], dtype=np.int64)
         return TargetLayout(steps, hidden=True, copies=self.times.copies)
 
-    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Tensor:
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor, grid: Grid) -> Tensor:
         """The latents themselves."""
         return latents
 

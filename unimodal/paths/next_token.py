@@ -98,7 +98,7 @@ class NextTokenPath(nn.Module):
         where = order_of(self.shares, grid).places
         return TargetLayout(np.arange(len(where)), hidden=True, places=where)
 
-    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Tensor:
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor, grid: Grid) -> Tensor:
         """The codes."""
         return encoded
 

@@ -67,11 +67,11 @@ class Path(Protocol):
         """Answer 1, for a picture whose clean copy takes `grid` positions."""
         ...
 
-    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Sequence[Any]:
-        """Answer 2a: for each of B pictures, what the path has to say of it.
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor, grid: Grid) -> Sequence[Any]:
+        """Answer 2a: for each of B pictures of one size, what the path has to say of it.
 
         encoded  what `codec.encode` gave: latents (B, C, h, w) or codes (B, N)
-        latents  (B, P, C) the positions of the clean copies
+        latents  (B, P, C) the positions of the clean copies, `grid` of them
         """
         ...
 
