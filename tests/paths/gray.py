@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.documents import tokenizer
 from unimodal.data.document import Document, Image, Turn
 from unimodal.diffusion.guidance import Guidance
-from unimodal.generation.context import read_documents, read_tokens
+from unimodal.generation.context import read_documents, start_image
 from unimodal.generation.draw import draw
 from unimodal.images.codec import Codec
 from unimodal.model.config import DropTable, ModelConfig
@@ -109,8 +109,7 @@ def drawn(
     """`count` pictures with nothing told: uint8 (count, h, w), of one colour."""
     nothing = [Document((Turn(None, ()),))] * count
     context = read_documents(model, tokenizer(), nothing, room=16)
-    start = torch.full((count,), tokenizer().image_start)
-    read_tokens(model, context, start, torch.ones(count, dtype=torch.bool))
+    start_image(model, tokenizer(), context, grid)
     generators = [torch.Generator().manual_seed(seed * 1_000_000 + row) for row in range(count)]
     made = draw(model, tokenizer(), context, nothing, grid, generators, Guidance(), steps)
     return np.stack(made)[..., 0]

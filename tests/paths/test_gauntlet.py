@@ -11,7 +11,9 @@ from tests.documents import picture, random_document, tokenizer
 from tests.paths.cases import CASES
 from unimodal.attention.door import use_backend
 from unimodal.data.document import Document, Image, Text, Turn
-from unimodal.generation.context import image_place, read_documents, read_tokens
+from unimodal.diffusion.guidance import Guidance
+from unimodal.generation.context import image_place, read_documents, start_image
+from unimodal.generation.converse import Converser, Settings
 from unimodal.generation.verbs import Unimodal, load
 from unimodal.model.folder import save_model
 from unimodal.sequence.layout import layout
@@ -170,7 +172,7 @@ def test_cached_equals_uncached(case, size):
     count = len(target.steps)
     embeds = model.path.embed(seen["made"])[None, :count]  # of the first copy, if there are several
     context = read_documents(model, tokenizer(), [prompt])
-    read_tokens(model, context, torch.tensor([tokenizer().image_start]), torch.tensor([True]))
+    start_image(model, tokenizer(), context, grid)
     position, marks = image_place(context, grid, target)
     found = []
     for step in sorted(set(target.steps.tolist())):
@@ -233,6 +235,19 @@ def test_converses_in_words_and_pictures(case):
     again = model.chat(messages, given, seed=1, max_tokens=4)
     assert first.text == again.text
     assert same(pixels_of(first.images), pixels_of(again.images))
+
+
+@torch.inference_mode()
+def test_a_drawn_picture_is_read_as_training_lays_it_out(case):
+    """The context after drawing, marks and size included, is that of reading the whole conversation anew."""
+    model = case.model()
+    asked = [drawing(picture(np.random.default_rng(0)), words)[0] for words in PROMPTS]
+    settings = Settings(writes=False, guidance=Guidance(2.0, 1.0), grid=(2, 1))
+    converser = Converser(model, tokenizer(), asked, settings)
+    assert len(list(converser.run([0, 1, 2]))) == 3
+    anew = read_documents(model, tokenizer(), converser.documents)
+    assert torch.equal(converser.context.position, anew.position)
+    torch.testing.assert_close(converser.context.hidden, anew.hidden, atol=1e-5, rtol=1e-4)
 
 
 def test_a_saved_model_draws_the_same(case, tmp_path):

@@ -12,7 +12,7 @@ from tests.documents import tokenizer
 from tests.models import tiny_model
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.diffusion.guidance import Guidance
-from unimodal.generation.context import read_documents, read_tokens
+from unimodal.generation.context import read_documents, start_image
 from unimodal.generation.draw import draw
 from unimodal.images.codec import Codec
 from unimodal.images.discrete import DiscreteCodec
@@ -108,9 +108,7 @@ def drawn(model: UnifiedModel, prompt: str, cells, count: int, guidance: float =
     """Codes (count, N) that the engine draws."""
     documents = [asked(prompt)] * count
     context = read_documents(model, tokenizer(), documents)
-    read_tokens(
-        model, context, torch.full((count,), tokenizer().image_start), torch.ones(count, dtype=torch.bool)
-    )
+    start_image(model, tokenizer(), context, cells)
     generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
     pictures = draw(model, tokenizer(), context, documents, cells, generators, Guidance(guidance))
     return model.codec.encode(to_signal(np.stack(pictures))).numpy()

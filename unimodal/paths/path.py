@@ -10,6 +10,7 @@ A finished image is read alike by all paths: as a clean copy of its latents (`em
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -107,6 +108,13 @@ class Path(Protocol):
     def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:
         """Pixels (B, 3, H, W) of what `sample` gave."""
         ...
+
+
+def weightless(path: Any) -> Any:
+    """The path without weights: what it lays out and no more, small enough to travel to another process."""
+    shell = copy(path)
+    vars(shell).update({name: {} for name in ("_parameters", "_modules", "_buffers")})
+    return shell
 
 
 def row_noise(generators: list[torch.Generator], shape: tuple[int, ...], device: torch.device) -> Tensor:
