@@ -5,23 +5,19 @@ compares like with like.  Medians over repeats; nothing is asserted, a reader ju
 """
 
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from unimodal.attention.door import use_backend
 from unimodal.data.document import Document
 from unimodal.data.rows import parse_row
+from unimodal.evaluation.cost import PROMPT, flops_per_picture, forwards_per_picture, seconds_to_draw, timed
 from unimodal.generation.context import read_documents, read_tokens
 from unimodal.generation.verbs import Unimodal, load
 from unimodal.training.config import DataSection
-from unimodal.training.throughput import gemm_rate, synchronize
+from unimodal.training.throughput import gemm_rate
 from unimodal.training.unified import mixture_of
 from unimodal.training.unified_trainee import UnifiedTrainee
 
-PROMPT = "draw a red circle left of a blue square"
 REPEATS = 5
 
 
@@ -62,7 +58,7 @@ def training_figures(model: Unimodal, tokens: int) -> dict[str, float]:
             model.model.zero_grad()
 
         step(packs[0])
-        seconds = [timed(lambda pack=pack: step(pack), device, 1) for pack in packs]
+        seconds = [timed(lambda pack=pack: step(pack), device, 1)[0] for pack in packs]
         rate = statistics.median(trainee.flops(pack) / s for pack, s in zip(packs, seconds))
         speed = statistics.median(pack.tokens / s for pack, s in zip(packs, seconds))
         figures[f"training {kind}, tokens/s"] = speed
@@ -93,68 +89,22 @@ def generation_figures(model: Unimodal) -> dict[str, float]:
         asked = [document] * rows
         context = read_documents(model.model, tokenizer, asked)
         length = int(context.cache.length[0])
-        seconds = timed(lambda asked=asked: read_documents(model.model, tokenizer, asked), device)
+        seconds = statistics.median(
+            timed(lambda asked=asked: read_documents(model.model, tokenizer, asked), device)
+        )
         figures[f"prefill, batch {rows}, tokens/s"] = rows * length / seconds
         token, on = (
             torch.zeros(rows, dtype=torch.long, device=device),
             torch.ones(rows, dtype=torch.bool, device=device),
         )
-        seconds = timed(lambda c=context, t=token, on=on: read_tokens(model.model, c, t, on), device)
+        seconds = statistics.median(
+            timed(lambda c=context, t=token, on=on: read_tokens(model.model, c, t, on), device)
+        )
         figures[f"decode, batch {rows}, tokens/s"] = rows / seconds
-        seconds = seconds_per_batch(model, rows)
+        seconds = statistics.median(seconds_to_draw(model, rows))
         figures[f"picture, batch {rows}, s a picture"] = seconds / rows
         figures[f"picture, batch {rows}, ms a forward"] = 1000 * seconds / forwards
     return figures
-
-
-def forwards_per_picture(model: Unimodal) -> int:
-    """How often the decoder looks at a picture while it draws it; guidance's branches share a look."""
-    looks, plain = [], model.model.look
-
-    def counted(*given, **named):
-        looks.append(1)
-        return plain(*given, **named)
-
-    model.model.look = counted
-    try:
-        model.generate(PROMPT)
-    finally:
-        del model.model.look
-    return len(looks)
-
-
-def flops_per_picture(model: Unimodal) -> int:
-    """Floating point operations of one picture from its prompt on, guidance and codec included.
-
-    Attention is counted as the oracle computes it, since torch does not count every fused kernel: over a
-    cache that is all keys there are, none of them in vain.
-    """
-    use_backend("naive")
-    try:
-        with FlopCounterMode(display=False) as counter:
-            model.generate(PROMPT)
-    finally:
-        use_backend(None)
-    return counter.get_total_flops()
-
-
-def seconds_per_batch(model: Unimodal, rows: int) -> float:
-    """Median time in which so many pictures are drawn together."""
-    return timed(lambda: model.generate([PROMPT] * rows), model.model.device, 3)
-
-
-def timed(call: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
-    """Median seconds of a call, after one that is not counted when it is repeated."""
-    if repeats > 1:
-        call()
-    taken = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
 
 
 def print_figures(name: str, figures: dict[str, float]) -> None:
