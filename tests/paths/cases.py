@@ -20,6 +20,7 @@ QUANTIZERS = {
     "residual": {"kind": "residual", "codes": 8, "depth": 2},
     "multi_scale": {"kind": "multi_scale", "codes": 8, "scales": [1, 2]},
 }
+MASKED_TEXT = {"text_objective": "masked", "masked_text": {"block": 4, "forwards": 2}}
 MLP_HEAD = {"head_width": 48, "head_depth": 2, "noises": 2}
 
 
@@ -92,6 +93,9 @@ CASES = {
         "masked", "residual", {"experts": "mot", "path_options": {"guidance_ramp": True}}
     ),
     "masked on scales": Case("masked", "multi_scale"),
+    "masked, text as well": Case("masked", "vq", MASKED_TEXT),
+    "flow, masked text, experts": Case("flow", "pixels", MASKED_TEXT | {"experts": "mot"}),
+    "next_token, masked text": Case("next_token", "vq", MASKED_TEXT),
     "per_token on pixels": Case("per_token", "pixels", {"path_options": MLP_HEAD}, steps=300),
     "per_token on codes, experts": Case(
         "per_token", "vq", {"experts": "mot", "path_options": MLP_HEAD | {"mask_min": 0.0, "mask_std": 1.0}}

@@ -15,7 +15,9 @@ from unimodal.diffusion.guidance import Guidance
 from unimodal.generation.context import image_place, read_documents, start_image
 from unimodal.generation.converse import Converser, Settings
 from unimodal.generation.verbs import Unimodal, load
+from unimodal.model import unified
 from unimodal.model.folder import save_model
+from unimodal.model.masked_text import Hidden
 from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
 
@@ -37,7 +39,7 @@ def _one_thread():
 
 
 def lay(model, document):
-    return layout(document, tokenizer(), model.path, model.multiple)
+    return layout(document, tokenizer(), model.path, model.multiple, block=model.block)
 
 
 def documents(count, drawn=0):
@@ -73,6 +75,13 @@ def alone(corrupt):
         return replace(made[0], **joined, owner=owner)
 
     return together
+
+
+def hide_all(blocks, generator):
+    """All tokens of every block of masked text, with nothing left to chance."""
+    at = [torch.arange(block.start, block.start + block.length) for block in blocks]
+    at = torch.cat([torch.zeros(0, dtype=torch.long), *at])
+    return Hidden(at, torch.ones(len(at)))
 
 
 def test_learns_a_few_documents_by_heart(case):
@@ -123,6 +132,7 @@ def test_text_alone_touches_the_path_for_all_reduce(case):
 @pytest.mark.parametrize("backend", ["naive", "sdpa", "flash"])
 def test_packed_equals_alone(case, monkeypatch, backend):
     model = case.model()
+    monkeypatch.setattr(unified, "hide", hide_all)
     monkeypatch.setattr(model.path, "corrupt", alone(model.path.corrupt))
     use_backend(backend)
     sequences = [lay(model, d) for d in documents(5)]
@@ -137,8 +147,9 @@ def test_packed_equals_alone(case, monkeypatch, backend):
     )
 
 
-def test_later_text_sees_the_finished_picture_and_never_the_corrupted_one(case):
+def test_later_text_sees_the_finished_picture_and_never_the_corrupted_one(case, monkeypatch):
     model = case.model()
+    monkeypatch.setattr(unified, "hide", hide_all)
     shown = Image(picture(np.random.default_rng(0)), True)
     turns = (Turn("user", (Text("a red circle"),)), Turn("assistant", (shown, Text("two", True))))
     pack = pack_sequences([lay(model, Document(turns))])
