@@ -6,7 +6,9 @@ import torch
 
 from tests.documents import picture, random_document, tokenizer
 from tests.models import tiny_config, tiny_model
+from unimodal.attention.door import make_plan
 from unimodal.data.document import Document, Image, Text, Turn
+from unimodal.model import unified
 from unimodal.model.masked_text import HIDDEN, Hidden, hide
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.layout import TextBlock, layout
@@ -48,10 +50,8 @@ def test_no_text_is_nothing_to_hide():
 
 
 @torch.no_grad()
-def test_the_loss_is_that_of_the_definition(monkeypatch):
-    """Cross-entropy of each hidden token given what is left, one document at a time, over an oracle's mask."""
-    from unimodal.attention.door import make_plan
-
+def test_the_loss_is_that_of_the_definition():
+    """Cross-entropy of each hidden token given what is left of its block, by a forward written out."""
     model = tiny_model(**MASKED)
     sequence = lay(model, told())
     pack = pack_sequences([sequence])
@@ -82,16 +82,10 @@ def test_an_untrained_model_pays_the_same_for_every_token():
 @torch.no_grad()
 def test_nothing_sees_what_is_hidden_but_its_own_block(monkeypatch):
     """Masks in one block change what that block says, and nothing else: neither text nor picture."""
-    from unimodal.model import unified
-
     model = tiny_model(**MASKED)
     shown = Image(picture(np.random.default_rng(0)), True)
-    document = Document(
-        (
-            Turn("user", (Text("how many"),)),
-            Turn("assistant", (Text("two red", True), shown, Text("two", True))),
-        )
-    )
+    said = Turn("assistant", (Text("two red", True), shown, Text("two", True)))
+    document = Document((Turn("user", (Text("how many"),)), said))
     pack = pack_sequences([lay(model, document)])
     first, last = pack.blocks[0], pack.blocks[-1]
 

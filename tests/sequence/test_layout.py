@@ -138,7 +138,7 @@ def test_masked_text_is_told_block_by_block():
     assert copies(sequence) == [said[:block], said[block:] + [end] * (block - 1)]
     plain = lay(conversation(Text("two red circle left", True)))
     start = sequence.blocks[0].start
-    first, second = sequence.blocks
+    second = sequence.blocks[1]
     assert second == TextBlock(start + 2 * block, block)
     assert len(sequence) == second.start + block  # nothing that follows is trained
     assert sequence.hidden.sum() == 2 * block
@@ -159,7 +159,8 @@ def test_a_picture_begins_with_a_block_of_its_mark():
     drawn = Image(picture(RNG), trained=True)
     sequence = lay(conversation(drawn, Text("two", True)), block=3)
     assert copies(sequence)[0] == [mark] * 3
-    assert sum(copies(sequence)[1:], [])[: len(said) + 1] == [*said, end]
+    after = [token for tokens in copies(sequence)[1:] for token in tokens]
+    assert after[: len(said) + 1] == [*said, end]
     assert [span.kind for span in sequence.images] == ["target", "clean"]
     assert sequence.ids[sequence.images[0].start - 1] == mark  # which is read before the picture is drawn
     only = lay(conversation(drawn), block=3)
