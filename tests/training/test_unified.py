@@ -1,6 +1,7 @@
 """The unified trainee through the real loop: tiny model, live shapes rows, everything else as in a recipe."""
 
 import json
+import pickle
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ import unimodal
 from unimodal.data.document import Text
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
+from unimodal.images.discrete import DiscreteCodec
 from unimodal.training.config import load_recipe
 from unimodal.training.loop import train
 
@@ -145,24 +147,92 @@ def test_accumulated_micro_batches_weigh_by_tokens(recipe):
     assert all(p.grad is not None for p in trainee.module.parameters() if p.requires_grad)
 
 
-def test_flops_are_close_to_what_torch_counts(recipe):
+def coded(tmp_path, kind, **quantizer):
+    """A random codec with codes, of 8 pixels a cell."""
+    network = {"in_channels": 48, "latent_channels": 4}
+    for side in ("encoder", "decoder"):
+        network |= {f"{side}_block_out_channels": (8, 8), f"{side}_layers_per_block": (0, 1)}
+    codec = DiscreteCodec({"_class_name": "AutoencoderDC"} | network, {"kind": kind, **quantizer}, fold=4)
+    codec.save(tmp_path / "coded")
+    return f"model.codec={tmp_path / 'coded'}"
+
+
+PATHS = {
+    "flow": ["model.path_options.head_depth=2"],
+    "per_token": ["model.path_options={head_width: 24, head_depth: 2, noises: 3}"],
+    "next_token": [],
+    "masked": [],
+    "next_scale": [],
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_flops_are_close_to_what_torch_counts(recipe, tmp_path, path):
     from torch.utils.flop_counter import FlopCounterMode
 
     from unimodal.attention.door import use_backend
 
-    trainee = recipe().model.build(recipe())
+    said = [f"model.path={path}", *PATHS[path]]
+    if path == "next_scale":
+        said.append(coded(tmp_path, "multi_scale", codes=600, scales=[1, 2]))
+    elif path in ("next_token", "masked"):
+        said.append(coded(tmp_path, "vq", codes=600))
+    settings = recipe(*said, "data.tokens=1024")
+    trainee = settings.model.build(settings)
     batch = next(trainee.batches(None, 0, 1))
+    predicted = trainee.flops(batch)
     use_backend("naive")
     with FlopCounterMode(display=False) as counter:
         sums = trainee.losses(batch, torch.Generator().manual_seed(0)).sums
         (sums["text"] + sums["image"]).backward()
+    with FlopCounterMode(display=False) as codec, torch.no_grad():
+        trainee.module.encoded(batch.pixels)
     use_backend(None)
-    counted = counter.get_flop_counts()["Global"]
+    counted, spent = (c.get_flop_counts().get("Global", {}) for c in (counter, codec))
+    # What the codec spends is not counted.
+    counted = {op: value - spent.get(op, 0) for op, value in counted.items()}
     dense = sum(value for op, value in counted.items() if "bmm" in str(op))
     # The oracle computes all pairs of the pack; those that may look are about half of each document's own.
     allowed = sum(length**2 for length in batch.lengths) / 2 / batch.budget**2
     expected = sum(counted.values()) - dense + dense * allowed
-    assert trainee.flops(batch) == pytest.approx(expected, rel=0.15)
+    assert predicted == pytest.approx(expected, rel=0.15)
+
+
+def test_masked_text_costs_what_it_hides(recipe):
+    said = ["model.text_objective=masked", "model.masked_text.block=4"]
+    masked, plain = (r.model.build(r) for r in (recipe(*said), recipe()))
+    batch = next(masked.batches(None, 0, 1))
+    head = 6 * 300 * 32 * int((batch.labels >= 0).sum())
+    assert plain.flops(batch) - masked.flops(batch) == pytest.approx(head / 2, rel=0.01)
+
+
+def test_what_lays_rows_out_travels_without_weights(recipe):
+    """As the background process may need it: by value, and small."""
+    settings = recipe()
+    trainee = settings.model.build(settings)
+    again = pickle.loads(pickle.dumps(trainee.rows))
+    assert not list(again.target.parameters())
+    assert list(trainee.module.path.parameters())  # those of the path itself are still there
+    for number in range(4):
+        first, second = trainee.rows(number), again(number)
+        assert first.ids.tolist() == second.ids.tolist()
+        assert first.images == second.images
+
+
+def test_a_budget_of_operations_says_the_steps(recipe, tmp_path):
+    settings = recipe("train.steps=null", "train.flops=1.0e+9", "train.logging_steps=1")
+    trainee = settings.model.build(settings)
+    batches = trainee.batches(None, 0, 1)
+    a_step = sum(trainee.flops(next(batches)) for _ in range(8)) / 8
+    train(settings)
+    entries = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert len(entries) == int(1e9 / a_step) > 2
+    told = load_recipe(tmp_path / "run" / "recipe.yaml").train
+    assert (told.steps, told.flops) == (len(entries), None)
+    with pytest.raises(UserError, match=r"pays for 0 steps"):
+        train(recipe("train.steps=null", "train.flops=10", f"output.dir={tmp_path / 'poor'}"))
+    with pytest.raises(UserError, match="either `steps` or `flops`"):
+        recipe("train.flops=1.0e+9")
 
 
 def test_a_frozen_text_expert_keeps_every_bit(recipe, tmp_path):
