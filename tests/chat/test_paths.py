@@ -1,4 +1,4 @@
-"""The chat with a real, tiny model of every path: it draws, edits its own picture, writes, and says its path."""
+"""The chat with a real, tiny model of every path: it draws, edits what it drew, writes, and says its path."""
 
 import io
 

@@ -120,8 +120,8 @@ def load_optimizer_tensors(
 ) -> None:
     """Put back what `optimizer_tensors` gave.
 
-    A state as large as its parameter is laid out in memory as that is: fused optimizers go through both side by
-    side, and a file has lost the order in which convolutions may be kept (channels last).
+    A state as large as its parameter is laid out in memory as that is: fused optimizers go through both side
+    by side, and a file has lost the order in which convolutions may be kept (channels last).
     """
     parameters = trained(module)
     owner = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
