@@ -151,7 +151,7 @@ def coded(tmp_path, kind, **quantizer):
     """A random codec with codes, of 8 pixels a cell."""
     network = {"in_channels": 48, "latent_channels": 4}
     for side in ("encoder", "decoder"):
-        network |= {f"{side}_block_out_channels": (8, 8), f"{side}_layers_per_block": (0, 1)}
+        network |= {f"{side}_block_out_channels": (8, 8), f"{side}_layers_per_block": (1, 1)}
     codec = DiscreteCodec({"_class_name": "AutoencoderDC"} | network, {"kind": kind, **quantizer}, fold=4)
     codec.save(tmp_path / "coded")
     return f"model.codec={tmp_path / 'coded'}"
