@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image as PILImage
 
+from tests.adapters.make import attach
 from tests.documents import picture, random_document, tokenizer
 from tests.paths.cases import CASES
 from unimodal.attention.door import use_backend
@@ -246,6 +247,17 @@ def test_converses_in_words_and_pictures(case):
     again = model.chat(messages, given, seed=1, max_tokens=4)
     assert first.text == again.text
     assert same(pixels_of(first.images), pixels_of(again.images))
+
+
+def test_an_adapter_changes_pictures_and_merges(case):
+    """Random low-rank changes of every layer, the path's own included."""
+    model = Unimodal(case.model(), tokenizer())
+    plain = pixels_of(model.generate(PROMPTS, seed=4))
+    attached = attach(model.model)
+    changed = pixels_of(model.generate(PROMPTS, seed=4))
+    assert not same(plain, changed)
+    attached.detach(merge=True)
+    assert same(changed, pixels_of(model.generate(PROMPTS, seed=4)))
 
 
 @torch.inference_mode()
