@@ -1,6 +1,6 @@
 """Writing by masked prediction: against the training forward, row by row, and end to end."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -9,12 +9,13 @@ from PIL import Image as PILImage
 
 from tests.documents import picture, tokenizer
 from tests.models import tiny, tiny_model
+from tests.paths.toy import fits
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.generation.context import read_documents
 from unimodal.generation.masked_text import say_block
 from unimodal.generation.verbs import Unimodal
 from unimodal.model import unified
-from unimodal.model.masked_text import Hidden
+from unimodal.model.masked_text import HIDDEN, Hidden
 from unimodal.paths.choose import Choice
 from unimodal.sequence.layout import layout
 from unimodal.sequence.mask import Marks
@@ -57,6 +58,15 @@ def training_logits(model, prompt, block, monkeypatch):
     return found[0]
 
 
+def looked_at(model, context, known):
+    """Logits (n, V) of a block of which some tokens are known and the others HIDDEN."""
+    zero = torch.zeros(1, len(known), dtype=torch.long)
+    marks = Marks(zero, zero + context.step, zero + context.span + 1, zero.bool())
+    position = (context.position + torch.arange(len(known)))[None, :, None].expand(-1, -1, 3)
+    embeds = model.embed_text(torch.tensor([known]))
+    return model.logits(model.look(context.cache, embeds, position, marks, image=False))[0]
+
+
 def test_a_block_is_filled_in_as_training_has_it(monkeypatch):
     """The likeliest block of one forward is what training says of a block that is hidden as a whole."""
     model = tiny_model(**MASKED | {"masked_text": {"block": 4, "forwards": 1}})
@@ -86,15 +96,40 @@ def test_the_surest_token_stays_and_the_rest_is_asked_again():
     # The first to stay is the one whose likeliest token has most probability.
     known = {}
     for _ in range(4):
-        ids = torch.tensor([[known.get(i, -1) for i in range(4)]])
-        zero = torch.zeros(1, 4, dtype=torch.long)
-        marks = Marks(zero, zero + context.step, zero + context.span + 1, zero.bool())
-        position = (context.position + torch.arange(4))[None, :, None].expand(-1, -1, 3)
-        states = model.look(context.cache, model.embed_text(ids), position, marks, image=False)
-        odds = model.logits(states)[0].softmax(-1)
+        odds = looked_at(model, context, [known.get(i, HIDDEN) for i in range(4)]).softmax(-1)
         best = max((i for i in range(4) if i not in known), key=lambda i: odds[i].max().item())
         known[best] = int(odds[best].argmax())
     assert said.tolist() == [known[i] for i in range(4)]
+
+
+@torch.inference_mode()
+def test_a_random_model_says_blocks_as_often_as_it_should():
+    """Samples of two tokens out of three, the surer first, against the odds of all nine."""
+    model = tiny_model(2, **MASKED | {"masked_text": {"block": 2, "forwards": 2}})
+    words = sorted(tokenizer().encode(word)[0] for word in ("two", "yes", "no"))
+    context = read_documents(model, tokenizer(), [asked("two")])
+
+    def odds(*known):
+        """(2, 3) of each word at each place."""
+        return looked_at(model, context, known)[:, words].softmax(-1).double()
+
+    first, wanted = odds(HIDDEN, HIDDEN), torch.zeros(3, 3, dtype=torch.float64)
+    for a, b in product(range(3), repeat=2):  # what is drawn for both; the surer of the two stays
+        chance = first[0, a] * first[1, b]
+        if first[0, a] > first[1, b]:
+            wanted[a] += chance * odds(words[a], HIDDEN)[1]
+        else:
+            wanted[:, b] += chance * odds(HIDDEN, words[b])[0]
+    assert wanted.sum().item() == pytest.approx(1)
+    count = 4000
+    forbidden = torch.ones(1, len(tokenizer()), dtype=torch.bool)
+    forbidden[:, words] = False
+    generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
+    many = context.select([0] * count)
+    said = say_block(model, many, forbidden.expand(count, -1), generators, Choice()).numpy()
+    found = np.searchsorted(words, said)
+    counts = np.bincount(3 * found[:, 0] + found[:, 1], minlength=9)
+    assert fits(counts, wanted.flatten().numpy())
 
 
 def test_forbidden_tokens_are_never_said():

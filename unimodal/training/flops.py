@@ -15,7 +15,6 @@ from unimodal.sequence.layout import NO_LABEL, Grid
 from unimodal.sequence.pack import Pack
 
 DRAWN = 16  # pictures over which a path's chance, such as how much it hides, is averaged
-MASKED = 0.5  # share of masked text that is hidden, on average
 
 
 class Costs:
@@ -31,7 +30,9 @@ class Costs:
         model, config = self.model, self.model.config
         weights = sum(_cost(p) * p.numel() for p in model.decoder.layers.parameters())
         layers = weights / len(model.decoder.layers[0].experts)
-        trained = int((batch.labels != NO_LABEL).sum()) * (MASKED if model.block else 1)
+        trained = float((batch.labels != NO_LABEL).sum())
+        if model.block:  # of n tokens 1 to n are hidden, each number as often
+            trained = sum((block.length + 1) / 2 for block in batch.blocks)
         pairs = sum(length**2 for length in batch.lengths)
         width = config.num_attention_heads * config.head_dim
         attention = 12 * config.num_hidden_layers * width * pairs / 2
