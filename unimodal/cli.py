@@ -200,6 +200,9 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="For emoji: the folder that `data make emoji` wrote; else it is made.")
     ] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Measure forwards, operations and seconds a picture as well.")
+    ] = False,
 ) -> None:
     """Judge a model: scores with counts and 95 % intervals."""
     if not (model or adapter):
@@ -207,7 +210,10 @@ def evaluate(
     from unimodal.evaluation.run import evaluate, print_report
 
     judged = _load(model, adapter) if adapter else model
-    print_report(evaluate(judged, suite, split=split, n=n, seed=seed, json=json, sheet=sheet, data=data))
+    report = evaluate(
+        judged, suite, split=split, n=n, seed=seed, json=json, sheet=sheet, data=data, cost=cost
+    )
+    print_report(report)
 
 
 @app.command()

@@ -15,9 +15,11 @@ from unimodal.sequence.pack import pack_sequences
 HEADS, HEAD = 2, 16
 
 
-def random_pack(seed: int, target: str, documents: int, padding: int = 5):
+def random_pack(seed: int, target: str, documents: int, padding: int = 5, block: int | None = None):
     rng = np.random.default_rng(seed)
-    sequences = [layout(random_document(rng), tokenizer(), TARGETS[target], 4) for _ in range(documents)]
+    sequences = [
+        layout(random_document(rng), tokenizer(), TARGETS[target], 4, block=block) for _ in range(documents)
+    ]
     return pack_sequences(sequences, sum(map(len, sequences)) + padding)
 
 
@@ -40,8 +42,9 @@ def run(backend, tensors, q_marks, k_marks):
 @pytest.mark.parametrize("documents", [1, 6])
 @pytest.mark.parametrize("backend", [sdpa, flash])
 @pytest.mark.parametrize("seed", range(4))
-def test_training_packs(backend, documents, target, seed):
-    marks = random_pack(seed, target, documents).marks
+@pytest.mark.parametrize("block", [None, 4], ids=["token by token", "masked"])
+def test_training_packs(backend, documents, target, seed, block):
+    marks = random_pack(seed, target, documents, block=block).marks
     tensors = qkv(1, marks.shape[1], marks.shape[1], seed)
     expected, expected_grad = run(naive, tensors, marks, marks)
     got, got_grad = run(backend, tensors, marks, marks)

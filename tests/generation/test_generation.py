@@ -7,10 +7,11 @@ from PIL import Image as PILImage
 
 from tests.documents import picture, random_document, tokenizer
 from tests.models import tiny, tiny_model
+from tests.paths.cases import CASES
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
-from unimodal.generation.context import image_place, read_documents, read_images, read_tokens
+from unimodal.generation.context import image_place, read_documents, read_images, read_tokens, start_image
 from unimodal.generation.converse import Converser, Drawn, Settings, with_reply
 from unimodal.generation.draw import draw
 from unimodal.sequence.layout import layout
@@ -233,3 +234,22 @@ def test_finished_picture_is_what_is_read_back():
     )
     drawn = [event for _, event in converser.run([0]) if isinstance(event, Drawn)]
     assert np.array_equal(converser.documents[0].images[-1].pixels, drawn[0].pixels)
+
+
+@torch.inference_mode()
+def test_room_for_a_picture_is_made_once():
+    """However many looks are kept, the cache is not moved while a picture is drawn."""
+    model = CASES["next_token on codes"].model()
+    context = read_documents(model, tokenizer(), documents(2), room=1)
+    start_image(model, tokenizer(), context, (4, 6))
+    seen, look = [], model.look
+    model.look = lambda cache, *rest: seen.append(cache.k[0].data_ptr()) or look(cache, *rest)
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    draw(model, tokenizer(), context, documents(2), (4, 6), generators, Guidance(2.0))
+    assert len(seen) == 24 and len(set(seen)) == 1
+
+
+def test_a_temperature_that_cannot_be_is_refused():
+    for options in ({"temperature": -1.0}, {"top_p": 0.0}):
+        with pytest.raises(UserError, match="temperature must be 0 or more"):
+            Converser(tiny_model(), tokenizer(), documents(1), Settings(**options))

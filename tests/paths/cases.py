@@ -10,6 +10,7 @@ from tests.images.networks import DC, pictures
 from tests.models import tiny_model
 from unimodal.images.codec import Codec, PixelPatches
 from unimodal.images.discrete import DiscreteCodec
+from unimodal.model.experts import Part, copy_text_expert, freeze
 from unimodal.model.unified import UnifiedModel
 
 # Codecs of stride 4, as the tiny model's.
@@ -19,6 +20,7 @@ QUANTIZERS = {
     "residual": {"kind": "residual", "codes": 8, "depth": 2},
     "multi_scale": {"kind": "multi_scale", "codes": 8, "scales": [1, 2]},
 }
+MASKED_TEXT = {"text_objective": "masked", "masked_text": {"block": 4, "forwards": 2}}
 MLP_HEAD = {"head_width": 48, "head_depth": 2, "noises": 2}
 
 
@@ -43,6 +45,8 @@ class Case:
     config  changes to the tiny configuration
     steps   AdamW steps in which it learns a few documents by heart, at `rate`
     to      share of the first loss that is left then; what chance leaves open is no mistake of the path's
+    copied  whether the image expert begins as a copy of the text expert
+    frozen  parts that are not trained; with the text expert among them words are not learned
     """
 
     path: str
@@ -51,16 +55,28 @@ class Case:
     steps: int = 150
     rate: float = 3e-3
     to: float = 0.3
+    copied: bool = False
+    frozen: tuple[Part, ...] = ()
 
     def model(self, seed: int = 0, **changes: Any) -> UnifiedModel:
         """A tiny random model of this case."""
-        return tiny_model(seed, codec_of(self.codec), path=self.path, **self.config | changes)
+        model = tiny_model(seed, codec_of(self.codec), path=self.path, **self.config | changes)
+        if self.copied:
+            copy_text_expert(model)
+        freeze(model, self.frozen)
+        return model
 
 
 CASES = {
     "flow on pixels": Case("flow", "pixels"),
     "flow on codes": Case("flow", "vq"),
     "flow, experts": Case("flow", "pixels", {"experts": "mot"}),
+    "flow, image expert copied": Case("flow", "pixels", {"experts": "mot"}, copied=True),
+    "flow, text frozen": Case(
+        "flow", "pixels", {"experts": "mot"}, copied=True, frozen=("text_expert", "embeddings")
+    ),
+    "flow to the picture": Case("flow", "pixels", {"path_options": {"prediction": "x0"}}),
+    "flow, deeper head": Case("flow", "vq", {"path_options": {"head_depth": 2}}),
     "next_token on codes": Case("next_token", "vq"),
     "next_token on levels": Case("next_token", "fsq"),
     "next_token on residuals": Case("next_token", "residual"),
@@ -77,6 +93,9 @@ CASES = {
         "masked", "residual", {"experts": "mot", "path_options": {"guidance_ramp": True}}
     ),
     "masked on scales": Case("masked", "multi_scale"),
+    "masked, text as well": Case("masked", "vq", MASKED_TEXT),
+    "flow, masked text, experts": Case("flow", "pixels", MASKED_TEXT | {"experts": "mot"}),
+    "next_token, masked text": Case("next_token", "vq", MASKED_TEXT),
     "per_token on pixels": Case("per_token", "pixels", {"path_options": MLP_HEAD}, steps=300),
     "per_token on codes, experts": Case(
         "per_token", "vq", {"experts": "mot", "path_options": MLP_HEAD | {"mask_min": 0.0, "mask_std": 1.0}}

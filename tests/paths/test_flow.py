@@ -1,9 +1,12 @@
-"""The flow path's head against what least squares finds."""
+"""The flow path's head against what least squares finds, and against the definitions of its settings."""
 
 import torch
 
 from tests.models import tiny_model
+from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.process import FLOW, velocity
+from unimodal.paths.flow import LEAST_TIME
+from unimodal.paths.path import Corrupted
 
 
 def test_an_untrained_head_says_the_best_straight_line():
@@ -21,3 +24,53 @@ def test_an_untrained_head_says_the_best_straight_line():
         torch.testing.assert_close(said, slope * x, atol=0.05, rtol=0)
         left = (v - said).square().mean()
         torch.testing.assert_close(left, torch.tensor(1 / (t**2 + (1 - t) ** 2)), atol=0.05, rtol=0)
+
+
+def test_a_picture_that_is_said_is_scored_by_its_velocity():
+    """The loss of x0 against its definition: |(x_t - said) / t - (eps - x0)|^2, with 1/t bounded."""
+    path = tiny_model(path_options={"prediction": "x0"}).path
+    truth = torch.randn(6, path.channels, generator=torch.Generator().manual_seed(0))
+    seen = path.corrupt([truth], [(2, 3)], torch.Generator().manual_seed(1))
+    hidden = torch.randn(6, path.head.in_features)
+    for t in (0.5, 0.9, 0.01):
+        times = torch.tensor([t])
+        seen = Corrupted(FLOW.noised(truth, seen.target + truth, t), seen.target, seen.owner, times)
+        picture = seen.inputs - t * path.velocity(hidden, seen.inputs, times, seen.owner)
+        expected = ((picture - truth) / max(t, LEAST_TIME)).square().mean(-1)
+        torch.testing.assert_close(path.loss(hidden, seen), expected, rtol=1e-3, atol=1e-3)
+    path.reset_parameters()  # an untrained head says the mean picture, whatever it sees
+    assert torch.equal(path.velocity(hidden, seen.inputs, times, seen.owner), seen.inputs / times)
+
+
+def test_a_solver_ends_at_the_picture_that_is_said():
+    """A head that says one picture whatever it sees draws that picture, in any number of steps."""
+    path = tiny_model(path_options={"prediction": "x0"}).path
+    path.reset_parameters()
+    with torch.no_grad():
+        path.head.bias.fill_(0.7)
+
+    def look(embeds, guided=True, at=None):
+        return embeds, {}
+
+    for steps in (1, 3, 40):
+        drawn = path.sample(look, None, (2, 2), [torch.Generator()], steps, Guidance())
+        torch.testing.assert_close(drawn, torch.full_like(drawn, 0.7))
+
+
+def test_a_new_deeper_head_is_a_shallow_one():
+    """Its layers do nothing before they are trained; trained, each position has its own picture's level."""
+    deep = tiny_model(path_options={"head_depth": 2}).path
+    owner, times = torch.tensor([0, 0, 1]), torch.tensor([0.3, 0.8])
+    x, hidden = torch.randn(3, deep.channels), torch.randn(3, deep.head.in_features)
+    together = deep.velocity(hidden, x, times, owner)
+    for at in range(3):
+        one = slice(at, at + 1)
+        alone = deep.velocity(hidden[one], x[one], times[owner[one]], torch.zeros(1, dtype=torch.long))
+        torch.testing.assert_close(together[one], alone)
+    for layer in deep.head_layers:
+        layer.reset_parameters()
+    shallow = tiny_model().path
+    shallow.load_state_dict({n: w for n, w in deep.state_dict().items() if "head_layers" not in n})
+    torch.testing.assert_close(
+        deep.velocity(hidden, x, times, owner), shallow.velocity(hidden, x, times, owner)
+    )

@@ -7,13 +7,18 @@ import pytest
 import torch
 from PIL import Image as PILImage
 
+from tests.adapters.make import attach
 from tests.documents import picture, random_document, tokenizer
 from tests.paths.cases import CASES
 from unimodal.attention.door import use_backend
 from unimodal.data.document import Document, Image, Text, Turn
-from unimodal.generation.context import image_place, read_documents, read_tokens
+from unimodal.diffusion.guidance import Guidance
+from unimodal.generation.context import image_place, read_documents, start_image
+from unimodal.generation.converse import Converser, Settings
 from unimodal.generation.verbs import Unimodal, load
+from unimodal.model import unified
 from unimodal.model.folder import save_model
+from unimodal.model.masked_text import Hidden
 from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
 
@@ -35,7 +40,7 @@ def _one_thread():
 
 
 def lay(model, document):
-    return layout(document, tokenizer(), model.path, model.multiple)
+    return layout(document, tokenizer(), model.path, model.multiple, block=model.block)
 
 
 def documents(count, drawn=0):
@@ -73,12 +78,20 @@ def alone(corrupt):
     return together
 
 
+def hide_all(blocks, generator):
+    """All tokens of every block of masked text, with nothing left to chance."""
+    at = [torch.arange(block.start, block.start + block.length) for block in blocks]
+    at = torch.cat([torch.zeros(0, dtype=torch.long), *at])
+    return Hidden(at, torch.ones(len(at)))
+
+
 def test_learns_a_few_documents_by_heart(case):
     model = case.model()
     pack = pack_sequences([lay(model, d) for d in documents(8, drawn=1)])
     trained = int((pack.labels >= 0).sum())
     positions = sum(span.length for span in pack.images if span.kind == "target")
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], case.rate)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
     values = []
     for _ in range(case.steps):
         losses = model(pack, torch.Generator().manual_seed(0))
@@ -86,8 +99,12 @@ def test_learns_a_few_documents_by_heart(case):
         (losses.text / trained + losses.image / positions).backward()
         optimizer.step()
         values.append((losses.text.item(), losses.image.item()))
-    assert values[-1][0] < 0.05 * values[0][0]
+    if "text_expert" not in case.frozen:
+        assert values[-1][0] < 0.05 * values[0][0]
     assert values[-1][1] < case.to * values[0][1]
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    for name, weight in model.state_dict().items():  # not one bit of what is frozen has moved
+        assert torch.equal(weight, before[name]) == (name not in trained), name
 
 
 def test_gradients_reach_every_trained_weight_and_no_frozen_one(case):
@@ -116,6 +133,7 @@ def test_text_alone_touches_the_path_for_all_reduce(case):
 @pytest.mark.parametrize("backend", ["naive", "sdpa", "flash"])
 def test_packed_equals_alone(case, monkeypatch, backend):
     model = case.model()
+    monkeypatch.setattr(unified, "hide", hide_all)
     monkeypatch.setattr(model.path, "corrupt", alone(model.path.corrupt))
     use_backend(backend)
     sequences = [lay(model, d) for d in documents(5)]
@@ -130,8 +148,9 @@ def test_packed_equals_alone(case, monkeypatch, backend):
     )
 
 
-def test_later_text_sees_the_finished_picture_and_never_the_corrupted_one(case):
+def test_later_text_sees_the_finished_picture_and_never_the_corrupted_one(case, monkeypatch):
     model = case.model()
+    monkeypatch.setattr(unified, "hide", hide_all)
     shown = Image(picture(np.random.default_rng(0)), True)
     turns = (Turn("user", (Text("a red circle"),)), Turn("assistant", (shown, Text("two", True))))
     pack = pack_sequences([lay(model, Document(turns))])
@@ -165,7 +184,7 @@ def test_cached_equals_uncached(case, size):
     count = len(target.steps)
     embeds = model.path.embed(seen["made"])[None, :count]  # of the first copy, if there are several
     context = read_documents(model, tokenizer(), [prompt])
-    read_tokens(model, context, torch.tensor([tokenizer().image_start]), torch.tensor([True]))
+    start_image(model, tokenizer(), context, grid)
     position, marks = image_place(context, grid, target)
     found = []
     for step in sorted(set(target.steps.tolist())):
@@ -228,6 +247,30 @@ def test_converses_in_words_and_pictures(case):
     again = model.chat(messages, given, seed=1, max_tokens=4)
     assert first.text == again.text
     assert same(pixels_of(first.images), pixels_of(again.images))
+
+
+def test_an_adapter_changes_pictures_and_merges(case):
+    """Random low-rank changes of every layer, the path's own included."""
+    model = Unimodal(case.model(), tokenizer())
+    plain = pixels_of(model.generate(PROMPTS, seed=4))
+    attached = attach(model.model)
+    changed = pixels_of(model.generate(PROMPTS, seed=4))
+    assert not same(plain, changed)
+    attached.detach(merge=True)
+    assert same(changed, pixels_of(model.generate(PROMPTS, seed=4)))
+
+
+@torch.inference_mode()
+def test_a_drawn_picture_is_read_as_training_lays_it_out(case):
+    """The context after drawing, marks and size included, is that of reading the whole conversation anew."""
+    model = case.model()
+    asked = [drawing(picture(np.random.default_rng(0)), words)[0] for words in PROMPTS]
+    settings = Settings(writes=False, guidance=Guidance(2.0, 1.0), grid=(2, 1))
+    converser = Converser(model, tokenizer(), asked, settings)
+    assert len(list(converser.run([0, 1, 2]))) == 3
+    anew = read_documents(model, tokenizer(), converser.documents)
+    assert torch.equal(converser.context.position, anew.position)
+    torch.testing.assert_close(converser.context.hidden, anew.hidden, atol=1e-5, rtol=1e-4)
 
 
 def test_a_saved_model_draws_the_same(case, tmp_path):

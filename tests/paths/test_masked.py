@@ -12,9 +12,18 @@ import torch
 from tests.documents import tokenizer
 from tests.models import tiny_model
 from tests.paths.cases import codec_of
-from tests.paths.gray import EVERY, Shades, drawn, frequencies, independent, learn, shaded, toy_model
-from tests.paths.toy import distance, fits
-from unimodal.data.document import Document, Image, Turn
+from tests.paths.toy import (
+    ToyCodec,
+    distance,
+    drawn,
+    every,
+    fits,
+    frequencies,
+    fresh_model,
+    toy_model,
+    train,
+    unasked,
+)
 from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
 from unimodal.paths.masked import MASKED, MaskedCodes, MaskedPath
@@ -24,6 +33,8 @@ from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
 
 PLAIN = Guidance()
+SHADES = {"kind": "vq", "codes": 3}
+EVERY = every(3, 4)  # pictures of 2 x 2 cells
 SHARES = {
     "cosine": lambda u: np.cos(np.pi * u / 2),
     "arccos": lambda u: 2 * np.arccos(u) / np.pi,
@@ -33,7 +44,7 @@ SHARES = {
 
 def path_of(codec=None, **options) -> MaskedPath:
     """A path on three shades, with random weights."""
-    return tiny_model(0, codec or Shades(), path="masked", path_options=options).path
+    return tiny_model(0, codec or ToyCodec(SHADES), path="masked", path_options=options).path
 
 
 class Watcher:
@@ -267,8 +278,7 @@ ORDERS = list(permutations(range(4)))
 @torch.no_grad()
 def said(model) -> np.ndarray:
     """(81, 16, 4, 3) odds of each cell of every picture, whatever is known of it: what training computes."""
-    pixels = shaded(EVERY.repeat(16, axis=0))
-    documents = [Document((Turn(None, (Image(picture, True),)),)) for picture in pixels]
+    documents = [unasked(model.codec.picture(codes, (2, 2))) for codes in EVERY.repeat(16, axis=0)]
     known = torch.from_numpy(np.tile(SUBSETS, (81, 1))).flatten()
     found = []
 
@@ -299,6 +309,18 @@ def odds_of(odds: np.ndarray, sets: list[tuple[int, ...]]) -> np.ndarray:
     return total
 
 
+def independent(odds: np.ndarray) -> np.ndarray:
+    """(81,) the distribution of pictures whose cells are drawn apart, each as often as in `odds`."""
+    cells = odds.reshape(3, 3, 3, 3)
+    alone = [cells.sum(tuple({0, 1, 2, 3} - {axis})) for axis in range(4)]
+    return np.einsum("a,b,c,d->abcd", *alone).reshape(81)
+
+
+def often(model, count, steps) -> np.ndarray:
+    """(81,) how often each picture occurs among so many."""
+    return frequencies(drawn(model, None, (2, 2), count, steps=steps), EVERY)
+
+
 HALTON = halton_order(((2, 2),))
 
 
@@ -317,14 +339,14 @@ HALTON = halton_order(((2, 2),))
 )
 def test_a_random_model_draws_what_it_says(options, steps, orders):
     """Samples against the odds of all 81 pictures, a set of cells after the other."""
-    model = tiny_model(3, Shades(), path="masked", path_options=options)
+    model = toy_model("masked", SHADES, 3, **options)
     with torch.no_grad():  # let cells depend on one another
         model.path.code_in.weight *= 8
         model.path.heads[0].weight *= 4
     odds = said(model)
     wanted = np.mean([odds_of(odds, sets) for sets in orders], axis=0)
     assert wanted.sum() == pytest.approx(1, abs=1e-6)
-    assert fits(frequencies(drawn(model, (2, 2), 4000, steps=steps)), wanted)
+    assert fits(often(model, 4000, steps), wanted)
     if steps > 1:
         assert not fits(np.round(4000 * independent(wanted)), wanted)  # the test would see cells drawn apart
 
@@ -338,20 +360,20 @@ def test_a_trained_model_draws_the_right_distribution():
     Total variation of 2,000 samples at most 0.1; 0.03 of it is what 2,000 samples leave to chance.  Cells
     drawn apart are 0.6 away.
     """
-    model = toy_model(Shades(), "masked", times={"copies": 8})
+    model = fresh_model("masked", ToyCodec(SHADES), times={"copies": 8})
     chosen = np.random.default_rng(0).choice(81, len(OFTEN), replace=False)
-    shown = shaded(EVERY[chosen.repeat(OFTEN)])
-    learn(model, lambda rng, count: shown, 700)
+    shown = [unasked(model.codec.picture(codes, (2, 2))) for codes in EVERY[chosen.repeat(OFTEN)]]
+    train(model, shown, 700)
     wanted = np.zeros(81)
     wanted[chosen] = OFTEN / OFTEN.sum()
     for order in ("halton", "random"):
         model.path.options = MaskedPath.Options(order=order)
-        assert distance(frequencies(drawn(model, (2, 2), 2000, steps=4)), wanted) < 0.1
+        assert distance(often(model, 2000, 4), wanted) < 0.1
     assert distance(independent(wanted), wanted) > 0.6
 
 
 def test_temperature_sharpens_each_code():
     """One forward at temperature 1/2: the square of each cell's odds."""
-    model = tiny_model(3, Shades(), path="masked", path_options={"temperature": 0.5})
+    model = toy_model("masked", SHADES, 3, temperature=0.5)
     alone = odds_of(said(model), [HALTON]) ** 2
-    assert fits(frequencies(drawn(model, (2, 2), 4000, steps=1)), alone / alone.sum())
+    assert fits(often(model, 4000, 1), alone / alone.sum())

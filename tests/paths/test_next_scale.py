@@ -47,8 +47,8 @@ def test_training_sees_what_sampling_sees():
     model = scales_model()
     path, codec = model.path, model.codec
     codes = torch.tensor([[0, 1, 2, 1, 0], [2, 2, 0, 1, 1]])
-    truths = path.truth(codec, codes, torch.zeros(2, 4, codec.channels))
-    made = path.corrupt(list(truths), [CELLS] * 2, torch.Generator())
+    truths = path.truth(codec, codes, torch.zeros(2, 4, codec.channels), CELLS)
+    made = path.corrupt(truths, [CELLS] * 2, torch.Generator())
     assert made.target.tolist() == codes.flatten().tolist()
     assert made.scales.tolist() == [0, 1, 1, 1, 1] * 2
     inputs = made.inputs.reshape(2, 5, -1)
@@ -66,7 +66,7 @@ def test_pictures_of_several_shapes_keep_their_own_inputs():
     for cells in shapes:
         count = sum(rows * columns for rows, columns in model.codec.maps(cells))
         codes = torch.randint(CODES, (1, count), generator=generator)
-        truths += path.truth(model.codec, codes, None)
+        truths += path.truth(model.codec, codes, None, cells)
     together = path.corrupt(truths, shapes, torch.Generator())
     alone = [path.corrupt([one], [cells], torch.Generator()) for one, cells in zip(truths, shapes)]
     for name in ("inputs", "target", "scales"):

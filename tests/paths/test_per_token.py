@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.models import tiny_model
-from tests.paths.gray import Gray, drawn, energy_distance, learn, toy_model
+from tests.paths.toy import NOTHING, Gray, energy_distance, fresh_model, pictures_drawn, train, unasked
 from unimodal.diffusion.guidance import Guidance
 from unimodal.paths.per_token import PerTokenPath
 
@@ -190,9 +190,10 @@ def two_modes(rng, count):
     return 0.45 * sign[:, None] * np.array([1, -1]) + 0.12 * rng.standard_normal((count, 2))
 
 
-def pictures(rng, count):
-    bright = ((two_modes(rng, count) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-    return bright[:, None, :, None].repeat(3, axis=-1)
+def pictures(rng):
+    """Documents of 192 such pictures."""
+    bright = ((two_modes(rng, 192) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    return [unasked(one) for one in bright[:, None, :, None].repeat(3, axis=-1)]
 
 
 @pytest.mark.parametrize("order", ["random", "raster"])
@@ -206,9 +207,9 @@ def test_latents_come_out_as_often_as_they_should(order):
     if order == "random":
         options |= {"mask_min": 0.0, "mask_std": 1.0, "forwards": 2}
     sampling = {"steps": 24, "solver": "heun", "guidance": 1.0}
-    model = toy_model(Gray(SPREAD), "per_token", path_options=options, sampling=sampling)
-    learn(model, pictures, 250, batch=192)
-    found = drawn(model, (1, 2), 1000)[:, 0] / 127.5 - 1
+    model = fresh_model("per_token", Gray(SPREAD), path_options=options, sampling=sampling)
+    train(model, pictures, 250)
+    found = pictures_drawn(model, NOTHING, (1, 2), 1000)[:, 0, :, 0] / 127.5 - 1
     rng = np.random.default_rng(1)
     true, apart = two_modes(rng, 1000), two_modes(rng, 1000)
     apart[:, 1] = rng.permutation(apart[:, 1])

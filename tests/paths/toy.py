@@ -1,6 +1,7 @@
 """Toy pictures whose every distribution can be written down, and what samples of them are compared with."""
 
 import math
+from collections.abc import Callable
 from unittest import mock
 
 import numpy as np
@@ -9,10 +10,10 @@ from einops import rearrange
 from torch import Tensor
 
 from tests.documents import tokenizer
-from tests.models import tiny_model
+from tests.models import tiny_config, tiny_model
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.diffusion.guidance import Guidance
-from unimodal.generation.context import read_documents, read_tokens
+from unimodal.generation.context import read_documents, start_image
 from unimodal.generation.draw import draw
 from unimodal.images.codec import Codec
 from unimodal.images.discrete import DiscreteCodec
@@ -24,6 +25,26 @@ from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
 
 LEVEL = 40  # of grey, between code k and code k + 1
+
+
+class Gray(Codec):
+    """A cell a pixel; its one latent is the pixel's brightness, scaled."""
+
+    def __init__(self, std: float = 1.0):
+        super().__init__(1, 1)
+        self.std.fill_(std)
+
+    def to_raw(self, pixels: Tensor) -> Tensor:
+        """Mean over colours."""
+        return pixels.mean(1, keepdim=True)
+
+    def from_raw(self, latents: Tensor) -> Tensor:
+        """The same for all colours."""
+        return latents.expand(-1, 3, -1, -1)
+
+    def save_network(self, folder) -> dict:
+        """Nothing to keep."""
+        return {}
 
 
 class ToyCodec(DiscreteCodec):
@@ -57,6 +78,22 @@ def toy_model(path: str, quantizer: dict, seed: int = 0, **options) -> UnifiedMo
     """A tiny random model on such a codec."""
     torch.manual_seed(seed)
     return tiny_model(seed, ToyCodec(quantizer).requires_grad_(False), path=path, path_options=options)
+
+
+def fresh_model(path: str, codec: Codec, seed: int = 0, **changes) -> UnifiedModel:
+    """A small model as training begins with it, and no conditions dropped."""
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3}
+    config = tiny_config(path=path, drop={"text": 0, "image": 0, "both": 0}, **shape | changes)
+    return UnifiedModel(config, codec.requires_grad_(False))
+
+
+NOTHING = Document((Turn(None, ()),))  # no prompt at all
+
+
+def unasked(pixels: np.ndarray) -> Document:
+    """A picture that is drawn for no prompt."""
+    return Document((Turn(None, (Image(pixels, True),)),))
 
 
 def asked(prompt: str) -> Document:
@@ -104,16 +141,36 @@ def chances(logits, temperature=1.0, top_k=None, top_p=1.0) -> np.ndarray:
 
 
 @torch.inference_mode()
-def drawn(model: UnifiedModel, prompt: str, cells, count: int, guidance: float = 1.0) -> np.ndarray:
-    """Codes (count, N) that the engine draws."""
-    documents = [asked(prompt)] * count
+def pictures_drawn(
+    model: UnifiedModel,
+    document: Document,
+    cells,
+    count: int,
+    guidance: float = 1.0,
+    steps: int | None = None,
+) -> np.ndarray:
+    """`count` pictures for one prompt, uint8 (count, h, w, 3), as the engine draws them."""
+    documents = [document] * count
     context = read_documents(model, tokenizer(), documents)
-    read_tokens(
-        model, context, torch.full((count,), tokenizer().image_start), torch.ones(count, dtype=torch.bool)
-    )
+    start_image(model, tokenizer(), context, cells)
     generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
-    pictures = draw(model, tokenizer(), context, documents, cells, generators, Guidance(guidance))
-    return model.codec.encode(to_signal(np.stack(pictures))).numpy()
+    drawing = Guidance(guidance)
+    return np.stack(draw(model, tokenizer(), context, documents, cells, generators, drawing, steps))
+
+
+@torch.inference_mode()
+def drawn(
+    model: UnifiedModel,
+    prompt: str | None,
+    cells,
+    count: int,
+    guidance: float = 1.0,
+    steps: int | None = None,
+) -> np.ndarray:
+    """The codes (count, N) of such pictures; None is no prompt."""
+    document = NOTHING if prompt is None else asked(prompt)
+    pictures = pictures_drawn(model, document, cells, count, guidance, steps)
+    return model.codec.encode(to_signal(pictures)).numpy()
 
 
 def frequencies(samples: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -144,17 +201,42 @@ def distance(counts: np.ndarray, probability: np.ndarray) -> float:
     return 0.5 * np.abs(counts / counts.sum() - probability).sum()
 
 
-def train(model: UnifiedModel, documents: list[Document], steps: int, rate: float = 4e-3) -> Tensor:
-    """Full-batch AdamW on what is drawn, its rate falling to 0; each picture's mean loss at the end."""
-    pack = pack_sequences([layout(d, tokenizer(), model.path, model.multiple) for d in documents])
-    positions = sum(span.length for span in pack.images)
+def energy_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """2 E|x - y| - E|x - x'| - E|y - y'| of points (n, d) and (m, d) (Szekely and Rizzo 2013); 0 if alike."""
+
+    def apart(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.linalg.norm(a[:, None] - b[None], axis=-1).mean())
+
+    def within(a: np.ndarray) -> float:
+        return apart(a, a) * len(a) / (len(a) - 1)
+
+    return 2 * apart(first, second) - within(first) - within(second)
+
+
+def train(
+    model: UnifiedModel,
+    documents: list[Document] | Callable[[np.random.Generator], list[Document]],
+    steps: int,
+    rate: float = 4e-3,
+) -> Tensor:
+    """AdamW on what is drawn, its rate falling to 0; each picture's mean loss at the end.
+
+    documents  the same in every step, or a function that makes new ones
+    """
+
+    def pack_of(these: list[Document]):
+        return pack_sequences([layout(d, tokenizer(), model.path, model.multiple) for d in these])
+
+    rng = np.random.default_rng(0)
+    same = None if callable(documents) else pack_of(documents)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, rate, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     for step in range(steps):
+        pack = same or pack_of(documents(rng))
         losses = model(pack, torch.Generator().manual_seed(step))
         optimizer.zero_grad()
-        (losses.image / positions).backward()
+        (losses.image / sum(span.length for span in pack.images)).backward()
         optimizer.step()
         schedule.step()
     return losses.image_each

@@ -187,6 +187,17 @@ def test_a_full_disk_leaves_nothing(root, monkeypatch):
     assert not (root / "ours").exists() and not list(root.glob(".partial*"))
 
 
+def test_masked_text_is_no_causal_language_model(tmp_path):
+    from tests.models import tiny
+    from unimodal.model.folder import save_model
+
+    model = tiny(text_objective="masked")
+    save_model(tmp_path / "masked", model.model, model.tokenizer)
+    with pytest.raises(unimodal.UserError, match="expected next_token"):
+        export_llm(str(tmp_path / "masked"), tmp_path / "llm")
+    assert not (tmp_path / "llm").exists()
+
+
 def test_no_family_has_such_a_mixture(tmp_path):
     from tests.models import tiny
     from unimodal.model.folder import save_model

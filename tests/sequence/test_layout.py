@@ -6,7 +6,7 @@ import pytest
 from tests.documents import TARGETS, picture, random_document, tokenizer
 from unimodal.data.document import Document, Image, Text, Turn, drop
 from unimodal.errors import UserError
-from unimodal.sequence.layout import NO_LABEL, layout
+from unimodal.sequence.layout import NO_LABEL, TargetLayout, TextBlock, layout
 
 RNG = np.random.default_rng(0)
 
@@ -119,3 +119,96 @@ def test_drop_takes_conditions_and_keeps_targets():
     }
     assert kinds == {"text": ["Image", "Image"], "image": ["Text", "Image", "Text"], "both": ["Image"]}
     assert not any(isinstance(p, Text) and p.trained for p in drop(document, "image").parts())
+
+
+def conversation(*answer) -> Document:
+    return Document((Turn("user", (Text("how many"),)), Turn("assistant", tuple(answer))))
+
+
+def copies(sequence) -> list[list[int]]:
+    """The tokens of every hidden copy of text."""
+    return [sequence.ids[b.start : b.start + b.length].tolist() for b in sequence.blocks]
+
+
+def test_masked_text_is_told_block_by_block():
+    """A copy to be masked, then the tokens that the next block reads; the end mark fills up the last."""
+    said, end = tokenizer().encode("two red circle left"), tokenizer().im_end
+    block = len(said) - 1
+    sequence = lay(conversation(Text("two red circle left", True)), block=block)
+    assert copies(sequence) == [said[:block], said[block:] + [end] * (block - 1)]
+    plain = lay(conversation(Text("two red circle left", True)))
+    start = sequence.blocks[0].start
+    second = sequence.blocks[1]
+    assert second == TextBlock(start + 2 * block, block)
+    assert len(sequence) == second.start + block  # nothing that follows is trained
+    assert sequence.hidden.sum() == 2 * block
+    for one in sequence.blocks:  # of one step, and each position says its own token
+        at = slice(one.start, one.start + one.length)
+        assert len(set(sequence.step[at])) == 1
+        assert sequence.labels[at].tolist() == sequence.ids[at].tolist()
+    assert (sequence.labels[~sequence.hidden] == NO_LABEL).all()
+    # A copy stands where its tokens do: the places where token by token training would have them.
+    for one, begin in zip(sequence.blocks, (start, start + block)):
+        wanted = plain.position[begin, 0] + np.arange(block)
+        assert sequence.position[one.start : one.start + block, 0].tolist() == wanted.tolist()
+
+
+def test_a_picture_begins_with_a_block_of_its_mark():
+    mark = tokenizer().image_start
+    said, end = tokenizer().encode("two"), tokenizer().im_end
+    drawn = Image(picture(RNG), trained=True)
+    sequence = lay(conversation(drawn, Text("two", True)), block=3)
+    assert copies(sequence)[0] == [mark] * 3
+    after = [token for tokens in copies(sequence)[1:] for token in tokens]
+    assert after[: len(said) + 1] == [*said, end]
+    assert [span.kind for span in sequence.images] == ["target", "clean"]
+    assert sequence.ids[sequence.images[0].start - 1] == mark  # which is read before the picture is drawn
+    only = lay(conversation(drawn), block=3)
+    assert copies(only) == [[mark] * 3]
+    assert only.images[0].start + only.images[0].length == len(only)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("block", [1, 3, 8])
+def test_masked_history_is_what_inference_reads(seed, block):
+    """Without its hidden copies it is the sequence that is read, up to the block that nothing reads."""
+    document = random_document(np.random.default_rng(seed))
+    trained, full = lay(document, block=block), lay(document, open_turn=True, block=block)
+    assert not full.blocks and not full.hidden.any()
+    keep = ~trained.hidden
+    count = min(keep.sum(), len(full))
+    assert trained.ids[keep][:count].tolist() == full.ids[:count].tolist()
+    assert np.array_equal(trained.position[keep][:count], full.position[:count])
+    # All that token by token training predicts is said by some copy, in the same order.
+    wanted = [t for t in lay(document).labels.tolist() if t != NO_LABEL]
+    marks = (tokenizer().image_start, tokenizer().im_end, tokenizer().endoftext)
+    said = []
+    for tokens in copies(trained):
+        while len(tokens) > 1 and tokens[-1] == tokens[-2] and tokens[-1] in marks:
+            tokens = tokens[:-1]
+        said += tokens
+    assert said == wanted
+
+
+class Sized:
+    """A path that has the size said before every picture."""
+
+    def target_layout(self, grid):
+        steps = np.zeros(grid[0] * grid[1], dtype=np.int64)
+        return TargetLayout(steps, hidden=True, said=f"{grid[0]}x{grid[1]}")
+
+
+def test_what_a_path_has_said_stands_before_read_and_drawn_pictures():
+    shown, drawn = Image(picture(RNG, 8, 16)), Image(picture(RNG, 16, 8), trained=True)
+    turns = (Turn("user", (shown, Text("two"))), Turn("assistant", (drawn, Text("yes", True))))
+    sequence = layout(Document(turns), tokenizer(), Sized(), 4)
+    for span, size in zip(sequence.images, ("2x4", "4x2")):
+        said = tokenizer().encode(size)
+        before = sequence.ids[span.start - len(said) - 1 : span.start].tolist()
+        assert before == [tokenizer().image_start, *said]
+        inside = slice(span.start - len(said) - 1, span.start)
+        assert (sequence.labels[inside] == NO_LABEL).all()  # nobody has to predict the size
+    full = layout(Document(turns), tokenizer(), Sized(), 4, open_turn=True)
+    keep = ~sequence.hidden
+    count = min(keep.sum(), len(full))
+    assert sequence.ids[keep][:count].tolist() == full.ids[:count].tolist()

@@ -18,23 +18,27 @@ def meaning(sequence, target_hidden: bool) -> np.ndarray:
     for number, span in enumerate(sequence.images):
         for place in range(span.start, span.start + span.length):
             kind[place], owner[place] = span.kind, number
+    for number, block in enumerate(sequence.blocks, start=len(sequence.images)):
+        for place in range(block.start, block.start + block.length):
+            kind[place], owner[place] = "target", number
     allowed = np.zeros((count, count), dtype=bool)
     for q in range(count):
         for k in range(count):
             same_image = owner[q] >= 0 and owner[q] == owner[k]
             if same_image:
-                allowed[q, k] = True  # whole images are seen at once
+                allowed[q, k] = True  # whole images, and whole blocks to be masked, are seen at once
             elif kind[k] == "target" and target_hidden:
-                allowed[q, k] = False  # nobody else sees noise
+                allowed[q, k] = False  # nobody else sees noise or masks
             else:
                 allowed[q, k] = k <= q
     return allowed
 
 
+@pytest.mark.parametrize("block", [None, 3], ids=["token by token", "masked"])
 @pytest.mark.parametrize("seed", range(20))
-def test_rule_means_what_it_says(seed):
+def test_rule_means_what_it_says(seed, block):
     rng = np.random.default_rng(seed)
-    sequence = layout(random_document(rng), tokenizer(), TARGETS["hidden"], 4)
+    sequence = layout(random_document(rng), tokenizer(), TARGETS["hidden"], 4, block=block)
     marks = pack_sequences([sequence]).marks
     assert np.array_equal(may_look(marks, marks)[0].numpy(), meaning(sequence, True))
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from tests.training.toy import ToyModule
 from unimodal.errors import UserError
@@ -12,6 +13,8 @@ from unimodal.training.optimizers import (
     build_optimizers,
     build_schedulers,
     decayed_names,
+    load_optimizer_tensors,
+    optimizer_tensors,
     rate_factor,
 )
 
@@ -147,3 +150,35 @@ def test_muon_takes_a_convolution_as_the_matrix_of_its_window() -> None:
         layer.weight.grad = g.clone()
         Muon([layer.weight], 0.1).step()
     torch.testing.assert_close(convolution.weight.flatten(1), flat.weight)
+
+
+def test_state_of_channels_last_convolutions_goes_on_exactly():
+    """A fused optimizer walks through weight and state side by side: both must lie in memory alike."""
+    train = TrainSection(steps=9, learning_rate=0.1)
+
+    def conv():
+        torch.manual_seed(0)
+        return nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)
+
+    def step(module, optimizers, seed):
+        picture = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        module(picture.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    straight = conv()
+    optimizers = build_optimizers(straight, train, torch.float32)
+    step(straight, optimizers, 1)
+    saved = {k: v.contiguous().clone() for k, v in optimizer_tensors(straight, optimizers).items()}
+    resumed = conv()
+    with torch.no_grad():
+        for name, weight in resumed.named_parameters():
+            weight.copy_(straight.get_parameter(name).contiguous())
+    others = build_optimizers(resumed, train, torch.float32)
+    load_optimizer_tensors(resumed, others, saved)
+    step(straight, optimizers, 2)
+    step(resumed, others, 2)
+    assert torch.equal(straight.weight, resumed.weight)
+    for parameter, state in others[0].state.items():
+        assert state["exp_avg"].stride() == parameter.stride()

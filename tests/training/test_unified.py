@@ -1,7 +1,9 @@
 """The unified trainee through the real loop: tiny model, live shapes rows, everything else as in a recipe."""
 
 import json
+import pickle
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ import unimodal
 from unimodal.data.document import Text
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
+from unimodal.images.discrete import DiscreteCodec
+from unimodal.model.masked_text import hide
 from unimodal.training.config import load_recipe
 from unimodal.training.loop import train
 
@@ -145,21 +149,125 @@ def test_accumulated_micro_batches_weigh_by_tokens(recipe):
     assert all(p.grad is not None for p in trainee.module.parameters() if p.requires_grad)
 
 
-def test_flops_are_close_to_what_torch_counts(recipe):
+def coded(tmp_path, kind, **quantizer):
+    """A random codec with codes, of 8 pixels a cell."""
+    network = {"in_channels": 48, "latent_channels": 4}
+    for side in ("encoder", "decoder"):
+        network |= {f"{side}_block_out_channels": (8, 8), f"{side}_layers_per_block": (1, 1)}
+    codec = DiscreteCodec({"_class_name": "AutoencoderDC"} | network, {"kind": kind, **quantizer}, fold=4)
+    codec.save(tmp_path / "coded")
+    return f"model.codec={tmp_path / 'coded'}"
+
+
+PATHS = {
+    "flow": ["model.path_options.head_depth=2"],
+    "per_token": ["model.path_options={head_width: 24, head_depth: 2, noises: 3}"],
+    "next_token": [],
+    "masked": [],
+    "next_scale": [],
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_flops_are_close_to_what_torch_counts(recipe, tmp_path, path):
     from torch.utils.flop_counter import FlopCounterMode
 
     from unimodal.attention.door import use_backend
 
-    trainee = recipe().model.build(recipe())
+    said = [f"model.path={path}", *PATHS[path]]
+    if path == "next_scale":
+        said.append(coded(tmp_path, "multi_scale", codes=600, scales=[1, 2]))
+    elif path in ("next_token", "masked"):
+        said.append(coded(tmp_path, "vq", codes=600))
+    settings = recipe(*said, "data.tokens=1024")
+    trainee = settings.model.build(settings)
     batch = next(trainee.batches(None, 0, 1))
+    predicted = trainee.flops(batch)
     use_backend("naive")
     with FlopCounterMode(display=False) as counter:
         sums = trainee.losses(batch, torch.Generator().manual_seed(0)).sums
         (sums["text"] + sums["image"]).backward()
+    with FlopCounterMode(display=False) as codec, torch.no_grad():
+        trainee.module.encoded(batch.pixels)
     use_backend(None)
-    counted = counter.get_flop_counts()["Global"]
+    counted, spent = (c.get_flop_counts().get("Global", {}) for c in (counter, codec))
+    # What the codec spends is not counted.
+    counted = {op: value - spent.get(op, 0) for op, value in counted.items()}
     dense = sum(value for op, value in counted.items() if "bmm" in str(op))
     # The oracle computes all pairs of the pack; those that may look are about half of each document's own.
     allowed = sum(length**2 for length in batch.lengths) / 2 / batch.budget**2
     expected = sum(counted.values()) - dense + dense * allowed
-    assert trainee.flops(batch) == pytest.approx(expected, rel=0.15)
+    assert predicted == pytest.approx(expected, rel=0.15)
+
+
+def test_masked_text_costs_what_it_hides(recipe):
+    said = ["model.text_objective=masked", "model.masked_text.block=4"]
+    masked, plain = (r.model.build(r) for r in (recipe(*said), recipe()))
+    batch = next(masked.batches(None, 0, 1))
+    generator = torch.Generator().manual_seed(0)
+    hidden = [len(hide(batch.blocks, generator).at) for _ in range(300)]
+    spared = int((batch.labels >= 0).sum()) - sum(hidden) / 300
+    assert plain.flops(batch) - masked.flops(batch) == pytest.approx(6 * 300 * 32 * spared, rel=0.05)
+
+
+def test_what_lays_rows_out_travels_without_weights(recipe):
+    """As a background process may get it: by value, and small."""
+    settings = recipe()
+    trainee = settings.model.build(settings)
+    again = replace(trainee.rows, target=pickle.loads(pickle.dumps(trainee.rows.target)))
+    assert not again.target.state_dict()
+    assert list(trainee.module.path.parameters())  # those of the path itself are still there
+    for number in range(4):
+        first, second = trainee.rows(number), again(number)
+        assert first.ids.tolist() == second.ids.tolist()
+        assert first.images == second.images
+
+
+def test_a_budget_of_operations_says_the_steps(recipe, tmp_path):
+    settings = recipe("train.steps=null", "train.flops=1.0e+9", "train.logging_steps=1")
+    trainee = settings.model.build(settings)
+    batches = trainee.batches(None, 0, 1)
+    a_step = sum(trainee.flops(next(batches)) for _ in range(8)) / 8
+    train(settings)
+    entries = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert len(entries) == int(1e9 / a_step) > 2
+    told = load_recipe(tmp_path / "run" / "recipe.yaml").train
+    assert (told.steps, told.flops) == (len(entries), None)
+    with pytest.raises(UserError, match=r"pays for 0 steps"):
+        train(recipe("train.steps=null", "train.flops=10", f"output.dir={tmp_path / 'poor'}"))
+    with pytest.raises(UserError, match="either `steps` or `flops`"):
+        recipe("train.flops=1.0e+9")
+
+
+def test_a_frozen_text_expert_keeps_every_bit(recipe, tmp_path):
+    """Two steps of the whole loop, decay and averages included, from a model of one expert."""
+    train(recipe())
+    saved = tmp_path / "run" / "model"
+    begun = ["model.codec=null", f"model.init_from={saved}", "model.experts=mot", "train.weight_decay=0.1"]
+    frozen = "model.freeze=[text_expert, embeddings]"
+    train(recipe(*begun, frozen, f"output.dir={tmp_path / 'fused'}", "train.steps=2"))
+    before = unimodal.load(saved).model.state_dict()
+    after = unimodal.load(tmp_path / "fused" / "model").model.state_dict()
+    for name, weight in after.items():
+        kept = name.startswith(("embed_tokens", "decoder.norm", "codec")) or ".experts.0." in name
+        source = before[name.replace(".experts.1.", ".experts.0.")]
+        assert torch.equal(weight, source) == kept, name
+    refused = recipe("model.freeze=[text_expert]")
+    with pytest.raises(UserError, match=r"model\.freeze.*experts=mot"):
+        refused.model.build(refused)
+
+
+def test_a_mixture_begins_as_the_model_it_is_made_of(recipe, tmp_path):
+    train(recipe())
+    saved = tmp_path / "run" / "model"
+    again = recipe("model.codec=null", f"model.init_from={saved}", "model.experts=mot")
+    mixture, plain = again.model.build(again), unimodal.load(saved).model
+    batch = next(mixture.batches(None, 0, 1))
+    with torch.no_grad():
+        first, second = (m(batch, torch.Generator().manual_seed(0)) for m in (mixture.module, plain))
+    torch.testing.assert_close(first.text, second.text)
+    torch.testing.assert_close(first.image, second.image)
+    new = recipe("model.experts=mot").model.build(recipe("model.experts=mot")).module
+    for block in new.decoder.layers:
+        text, image = (expert.state_dict() for expert in block.experts)
+        assert all(torch.equal(weight, image[name]) for name, weight in text.items())

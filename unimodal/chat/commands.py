@@ -150,10 +150,12 @@ def _adapter(chat: Chat, name: str) -> str:
 
 
 def _path(chat: Chat, text: str) -> str:
-    drawn = getattr(chat.model.config, "path", None)
-    return (
-        f"images are made by the {drawn} path; " if drawn else ""
-    ) + f"pictures are saved in {chat.save_dir}"
+    config = chat.model.config
+    options = ", ".join(f"{name} {value}" for name, value in getattr(config, "path_options", {}).items())
+    made = f"images are made by the {config.path} path" + (f" ({options})" if options else "")
+    masked = getattr(config, "text_objective", "next_token") == "masked"
+    written = ", words by masked prediction" if masked else ""
+    return f"{made}{written}; pictures are saved in {chat.save_dir}"
 
 
 def _help(chat: Chat, text: str) -> Table:

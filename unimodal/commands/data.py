@@ -61,7 +61,7 @@ def row_length(model: str) -> Callable:
 
     def measure(document) -> int:
         fitted = fit(document, loaded.multiple, size=loaded.config.image_size)
-        return len(layout(fitted, tokenizer, loaded.path, loaded.multiple).ids)
+        return len(layout(fitted, tokenizer, loaded.path, loaded.multiple, block=loaded.block).ids)
 
     return measure
 

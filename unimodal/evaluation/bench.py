@@ -5,21 +5,19 @@ compares like with like.  Medians over repeats; nothing is asserted, a reader ju
 """
 
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 
 from unimodal.data.document import Document
 from unimodal.data.rows import parse_row
+from unimodal.evaluation.cost import PROMPT, flops_per_picture, forwards_per_picture, seconds_to_draw, timed
 from unimodal.generation.context import read_documents, read_tokens
 from unimodal.generation.verbs import Unimodal, load
 from unimodal.training.config import DataSection
-from unimodal.training.throughput import gemm_rate, synchronize
+from unimodal.training.throughput import gemm_rate
 from unimodal.training.unified import mixture_of
 from unimodal.training.unified_trainee import UnifiedTrainee
 
-PROMPT = "draw a red circle left of a blue square"
 REPEATS = 5
 
 
@@ -60,7 +58,7 @@ def training_figures(model: Unimodal, tokens: int) -> dict[str, float]:
             model.model.zero_grad()
 
         step(packs[0])
-        seconds = [timed(lambda pack=pack: step(pack), device, 1) for pack in packs]
+        seconds = [timed(lambda pack=pack: step(pack), device, 1)[0] for pack in packs]
         rate = statistics.median(trainee.flops(pack) / s for pack, s in zip(packs, seconds))
         speed = statistics.median(pack.tokens / s for pack, s in zip(packs, seconds))
         figures[f"training {kind}, tokens/s"] = speed
@@ -72,45 +70,41 @@ def training_figures(model: Unimodal, tokens: int) -> dict[str, float]:
 
 @torch.inference_mode()
 def generation_figures(model: Unimodal) -> dict[str, float]:
-    """Prefill, decoding, one denoising step, and whole pictures, at batch 1 and 16."""
+    """Prefill, decoding, and whole pictures, at batch 1 and 16.
+
+    A forward is one look at a picture's positions, be it a solver step, a round of unmasking, a scale or a
+    token, so the figures of all paths can be read side by side.
+    """
     device, tokenizer = model.model.device, model.tokenizer
     document: Document = parse_row(
         {"messages": [{"role": "user", "content": PROMPT}]}, "bench", open_turn=True
     )
-    figures = {}
-    steps = model.config.sampling.steps
+    forwards = forwards_per_picture(model)
+    figures = {
+        "parameters, M": model.size / 1e6,
+        "forwards a picture": float(forwards),
+        "picture, GFLOP": flops_per_picture(model) / 1e9,
+    }
     for rows in (1, 16):
         asked = [document] * rows
         context = read_documents(model.model, tokenizer, asked)
         length = int(context.cache.length[0])
-        seconds = timed(lambda asked=asked: read_documents(model.model, tokenizer, asked), device)
+        seconds = statistics.median(
+            timed(lambda asked=asked: read_documents(model.model, tokenizer, asked), device)
+        )
         figures[f"prefill, batch {rows}, tokens/s"] = rows * length / seconds
         token, on = (
             torch.zeros(rows, dtype=torch.long, device=device),
             torch.ones(rows, dtype=torch.bool, device=device),
         )
-        seconds = timed(lambda c=context, t=token, on=on: read_tokens(model.model, c, t, on), device)
+        seconds = statistics.median(
+            timed(lambda c=context, t=token, on=on: read_tokens(model.model, c, t, on), device)
+        )
         figures[f"decode, batch {rows}, tokens/s"] = rows / seconds
-        prompts = [PROMPT] * rows
-        seconds = timed(lambda prompts=prompts: model.generate(prompts), device, 3)
-        figures[f"picture of {steps} steps, batch {rows}, pictures/s"] = rows / seconds
-        short = timed(lambda prompts=prompts: model.generate(prompts, steps=1), device, 3)
-        figures[f"denoise, batch {rows}, ms/step"] = 1000 * (seconds - short) / (steps - 1)
+        seconds = statistics.median(seconds_to_draw(model, rows))
+        figures[f"picture, batch {rows}, s a picture"] = seconds / rows
+        figures[f"picture, batch {rows}, ms a forward"] = 1000 * seconds / forwards
     return figures
-
-
-def timed(call: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
-    """Median seconds of a call, after one that is not counted when it is repeated."""
-    if repeats > 1:
-        call()
-    taken = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
 
 
 def print_figures(name: str, figures: dict[str, float]) -> None:
@@ -121,5 +115,5 @@ def print_figures(name: str, figures: dict[str, float]) -> None:
     table = Table("measure", "value", title=f"{name} on {torch.get_num_threads()} threads")
     table.columns[1].justify = "right"
     for measure, value in figures.items():
-        table.add_row(measure, f"{value:,.1f}")
+        table.add_row(measure, f"{value:,.3f}" if value < 10 else f"{value:,.1f}")
     Console().print(table)

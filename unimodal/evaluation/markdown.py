@@ -1,5 +1,7 @@
 """Scores as a Markdown table, for cards and documents: a column for every report.
 
+Columns are named by split, or by model where there are several.
+
 python -m unimodal.evaluation.markdown docs/scores/shapes-base.val.json docs/scores/shapes-base.unseen.json
 """
 
@@ -15,6 +17,7 @@ HEADLINES = (
     *(f"edit/{name}" for name in ("error_inside", "error_inside_copy", "error_outside")),
     *(f"vqa/{name}" for name in ("name", "group", "tone", "gender", "direction", "mean")),
     *("text/mean", "chat/mean", "codec/psnr"),
+    *(f"cost/{name}" for name in ("parameters", "forwards", "gflop", "seconds_1", "seconds_16")),
 )
 
 
@@ -24,8 +27,9 @@ def table(reports: Sequence[dict]) -> str:
     Names that no report holds are left out.
     """
     names = [name for name in HEADLINES if any(name in report["scores"] for report in reports)]
+    column = "model" if len({report["model"] for report in reports}) > 1 else "split"
     lines = [
-        "| score | " + " | ".join(f"`{report['split']}`" for report in reports) + " |",
+        "| score | " + " | ".join(f"`{report[column]}`" for report in reports) + " |",
         "|---|" + "---|" * len(reports),
     ]
     for name in names:
@@ -37,6 +41,8 @@ def table(reports: Sequence[dict]) -> str:
 def _cell(name: str, score: dict | None) -> str:
     if score is None:
         return ""
+    if name in ("cost/parameters", "cost/forwards"):
+        return f"{score['value']:,.0f}"
     digits = 1 if "psnr" in name or "error" in name else 3
     value, low, high = (f"{score[key]:.{digits}f}" for key in ("value", "low", "high"))
     return f"{value} ({low} to {high}, n = {score['n']})"

@@ -24,6 +24,7 @@ def evaluate(
     sheet: Path | None = None,
     tasks: tuple[str, ...] = TASKS,
     data: Path | None = None,
+    cost: bool = False,
 ) -> Report:
     """Judge a model on `n` fresh prompts of every kind.
 
@@ -31,6 +32,7 @@ def evaluate(
     suite  shapes, emoji or codec;  split  val or unseen;  tasks  a part of the shapes suite
     json, sheet  files to write the scores and the first failures to
     data   the folder that `unimodal data make emoji` wrote, for the emoji suite
+    cost   whether to measure what a picture costs as well: forwards, operations, seconds
     Raises UserError for an unknown suite, split or task, or a count below 1.
     """
     from data_tools.shapes.rows import world_of
@@ -62,6 +64,10 @@ def evaluate(
             ]
         else:
             found = _shapes(model, suite, split, n, seed, tasks, progress)
+    if cost:
+        from unimodal.evaluation.cost import judge_cost
+
+        found.append((judge_cost(model), []))
     for scores, cases in found:
         report.scores |= scores
         report.cases += cases

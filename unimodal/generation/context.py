@@ -104,20 +104,45 @@ def read_documents(
 
 
 @torch.inference_mode()
+def read_text(model: UnifiedModel, context: Context, ids: Tensor, counts: Tensor) -> None:
+    """Read the first `counts` (B,) of text tokens (B, n) into each row; a row of none stays as it is."""
+    ahead = torch.arange(ids.shape[1], device=ids.device)
+    inside = ahead < counts[:, None]
+    zero = torch.zeros_like(ids)
+    marks = Marks(
+        torch.where(inside, zero, zero + PADDING),
+        context.step[:, None] + ahead,
+        context.span[:, None] + zero,
+        torch.zeros_like(inside),
+    )
+    position = (context.position[:, None] + ahead)[..., None].expand(-1, -1, 3)
+    hidden = model.read(context.cache, ids, position, marks)
+    last = hidden[torch.arange(context.rows, device=ids.device), (counts - 1).clamp_min(0)]
+    context.hidden = torch.where((counts > 0)[:, None], last, context.hidden)
+    context.position = context.position + counts
+    context.step = context.step + counts
+
+
 def read_tokens(model: UnifiedModel, context: Context, ids: Tensor, active: Tensor) -> None:
     """Read one more text token (B,) into the rows that are `active` (B,) bool."""
-    zero = torch.zeros_like(context.step)
-    marks = Marks(
-        torch.where(active, zero, zero + PADDING)[:, None],
-        context.step[:, None],
-        context.span[:, None],
-        torch.zeros_like(active)[:, None],
-    )
-    position = context.position[:, None, None].expand(-1, 1, 3)
-    hidden = model.read(context.cache, ids[:, None], position, marks)[:, 0]
-    context.hidden = torch.where(active[:, None], hidden, context.hidden)
-    context.position = context.position + active
-    context.step = context.step + active
+    read_text(model, context, ids[:, None], active.long())
+
+
+def read_size(
+    model: UnifiedModel, tokenizer: Tokenizer, context: Context, grid: Grid, active: Tensor
+) -> None:
+    """Read what the path has said before a picture of `grid`, if anything, into the `active` rows."""
+    said = tokenizer.encode(model.path.target_layout(grid).said)
+    if said:
+        ids = torch.tensor(said, device=active.device).expand(context.rows, -1)
+        read_text(model, context, ids, active * len(said))
+
+
+def start_image(model: UnifiedModel, tokenizer: Tokenizer, context: Context, grid: Grid) -> None:
+    """Read all that stands before a picture of `grid`, so that one can be drawn in every row."""
+    everyone = torch.ones(context.rows, dtype=torch.bool, device=context.position.device)
+    read_tokens(model, context, everyone * tokenizer.image_start, everyone)
+    read_size(model, tokenizer, context, grid, everyone)
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
 """The assistant's turn: the model writes, and where it writes `<|image_start|>`, it draws.
 
-A batch of conversations goes on together.  Each row stops when it has ended its own turn; a finished
-picture is decoded, encoded again and read, so what later text sees is exactly what training would have
-laid out.
+A batch of conversations goes on together, token by token, or block by block where text is learned by masked
+prediction.  Each row stops when it has ended its own turn; a finished picture is decoded, encoded again and
+read, so what later text sees is exactly what training would have laid out.
 """
 
 from collections.abc import Iterator
@@ -10,15 +10,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.solvers import OnStep
-from unimodal.generation.context import read_documents, read_images, read_tokens
+from unimodal.errors import UserError
+from unimodal.generation.context import read_documents, read_images, read_size, read_text, read_tokens
 from unimodal.generation.draw import draw
-from unimodal.generation.text import choose
+from unimodal.generation.masked_text import say_block
 from unimodal.model.unified import UnifiedModel
+from unimodal.paths.choose import Choice, choose
 from unimodal.sequence.layout import Grid
 from unimodal.sequence.tokenizer import StreamDecoder, Tokenizer
 
@@ -60,6 +63,17 @@ class Settings:
     draws: bool = True
     writes: bool = True
 
+    @property
+    def choice(self) -> Choice:
+        """How a token is chosen.  Raises UserError for a temperature below 0 or top_p outside (0, 1]."""
+        try:
+            return Choice(temperature=self.temperature, top_p=self.top_p)
+        except ValidationError as error:
+            raise UserError(
+                f"temperature must be 0 or more, and top_p above 0 and at most 1; found {self.temperature} "
+                f"and {self.top_p}"
+            ) from error
+
 
 class Converser:
     """Replies of one model to a batch of documents that end where the assistant is to go on.
@@ -77,6 +91,7 @@ class Converser:
     ):
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
         self.documents, self.on_step = list(documents), on_step
+        self.choice = settings.choice
 
     @torch.inference_mode()
     def run(self, seeds: list[int]) -> Iterator[tuple[int, Event]]:
@@ -86,39 +101,53 @@ class Converser:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.context = read_documents(model, self.tokenizer, self.documents, room=settings.max_tokens + 64)
         decoders = [StreamDecoder(self.tokenizer) for _ in range(rows)]
-        alive = torch.ones(rows, dtype=torch.bool, device=model.device)
-        tokens, images = [0] * rows, [0] * rows
-        while alive.any():
-            ids = self._next_ids(images)
-            wants_image = alive & (ids == self.tokenizer.image_start)
-            alive = alive & ~(ids == self.tokenizer.im_end) & ~(ids == self.tokenizer.endoftext)
-            for row in torch.nonzero(alive & ~wants_image).flatten().tolist():
-                tokens[row] += 1
-                if text := decoders[row].push(int(ids[row])):
-                    yield row, Piece(text)
-                if tokens[row] >= settings.max_tokens:
-                    alive[row] = False
-            read_tokens(model, self.context, ids, alive)
-            if wants_image.any():
-                chosen = torch.nonzero(wants_image).flatten().tolist()
-                yield from self._draw(chosen)
-                for row in chosen:
-                    images[row] += 1
-                    if not settings.writes:
+        alive, tokens, images = [True] * rows, [0] * rows, [0] * rows
+        ends = (self.tokenizer.im_end, self.tokenizer.endoftext)
+        while any(alive):
+            said = self._next(images)
+            told = said.tolist()
+            read, drawing = [0] * rows, []
+            for row in (row for row in range(rows) if alive[row]):
+                for token in told[row]:
+                    if token in ends:
                         alive[row] = False
+                        break
+                    read[row] += 1
+                    if token == self.tokenizer.image_start:
+                        drawing.append(row)
+                        break
+                    tokens[row] += 1
+                    if text := decoders[row].push(token):
+                        yield row, Piece(text)
+                    if tokens[row] >= settings.max_tokens:
+                        alive[row] = False
+                        break
+            read_text(model, self.context, said, torch.tensor(read, device=model.device))
+            if drawing:
+                yield from self._draw(drawing)
+                for row in drawing:
+                    images[row] += 1
+                    alive[row] = settings.writes
 
-    def _next_ids(self, images: list[int]) -> Tensor:
-        settings, special = self.settings, self.tokenizer
-        if not settings.writes:
-            return torch.full((len(images),), special.image_start, device=self.model.device)
-        logits = self.model.logits(self.context.hidden).float()
-        forbidden = [special.pad, special.im_start, special.image_end]
-        logits[:, forbidden] = float("-inf")
-        logits[:, len(special) :] = float("-inf")
-        for row, count in enumerate(images):
-            if not settings.draws or count >= settings.max_images:
-                logits[row, special.image_start] = float("-inf")
-        return choose(logits, self.generators, settings.temperature, settings.top_p)
+    def _next(self, images: list[int]) -> Tensor:
+        """What every row says next: one token (B, 1), or a block of them (B, n) where text is masked."""
+        if not self.settings.writes:
+            return torch.full((len(images), 1), self.tokenizer.image_start, device=self.model.device)
+        forbidden = self._forbidden(images)
+        if self.model.block:
+            return say_block(self.model, self.context, forbidden, self.generators, self.choice)
+        logits = self.model.logits(self.context.hidden).float().masked_fill(forbidden, float("-inf"))
+        return choose(logits[:, None], self.generators, self.choice)
+
+    def _forbidden(self, images: list[int]) -> Tensor:
+        """(B, V) bool: tokens that a row may not say, given how many pictures it has drawn."""
+        settings, special, model = self.settings, self.tokenizer, self.model
+        forbidden = torch.zeros(len(images), model.config.vocab_size, dtype=torch.bool, device=model.device)
+        forbidden[:, [special.pad, special.im_start, special.image_end]] = True
+        forbidden[:, len(special) :] = True
+        full = [not settings.draws or count >= settings.max_images for count in images]
+        forbidden[:, special.image_start] = torch.tensor(full, device=model.device)
+        return forbidden
 
     def _grid(self, row: int) -> Grid:
         if self.settings.grid:
@@ -134,6 +163,7 @@ class Converser:
         for row in chosen:
             sizes.setdefault(self._grid(row), []).append(row)
         for grid, rows in sizes.items():
+            read_size(self.model, self.tokenizer, self.context, grid, self._only(rows))
             pictures = draw(
                 self.model,
                 self.tokenizer,
@@ -149,11 +179,16 @@ class Converser:
             for row, picture in zip(rows, pictures):
                 yield row, Drawn(picture)
 
+    def _only(self, rows: list[int]) -> Tensor:
+        """(B,) bool, which rows these are."""
+        active = torch.zeros(self.context.rows, dtype=torch.bool, device=self.model.device)
+        active[rows] = True
+        return active
+
     def _read_back(self, rows: list[int], grid: Grid, pictures: list[np.ndarray]) -> None:
         model = self.model
         latents = torch.stack(model.encode(pictures))
-        active = torch.zeros(self.context.rows, dtype=torch.bool, device=model.device)
-        active[rows] = True
+        active = self._only(rows)
         everyone = latents.new_zeros(self.context.rows, *latents.shape[1:])
         everyone[rows] = latents
         read_images(model, self.context, everyone, grid, active)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unimodal.data.document import Document, drop
 from unimodal.diffusion.guidance import Guidance, check_nulls
-from unimodal.generation.context import Context, image_place, read_documents, read_tokens, stack_contexts
+from unimodal.generation.context import Context, image_place, read_documents, stack_contexts, start_image
 from unimodal.images.signal import to_pixels
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.layout import Grid
@@ -36,7 +36,7 @@ def draw(
 ) -> list[np.ndarray]:
     """Draw the image that comes next in every row: uint8 (H, W, 3) pictures.
 
-    context    read up to and including `<|image_start|>`; left as it was
+    context    read up to where the picture begins (see start_image); left as it was
     documents  what the rows have read, from which the null branches are made
     grid       positions of the picture, the same for all rows
     Raises UserError if the guidance needs a null that the model was not trained with.
@@ -44,15 +44,14 @@ def draw(
     has_image = any(not image.trained for document in documents for image in document.images)
     branches = guidance.branches(has_image)
     check_nulls(branches, model.config.drop.model_dump())
-    rows = context.rows
     contexts = [context]
     for kind in branches:
         null = read_documents(model, tokenizer, [drop(document, kind) for document in documents])
-        start = torch.full((rows,), tokenizer.image_start, device=model.device)
-        read_tokens(model, null, start, torch.ones(rows, dtype=torch.bool, device=model.device))
+        start_image(model, tokenizer, null, grid)
         contexts.append(null)
     everything = stack_contexts(contexts) if branches else context
     layout = model.path.target_layout(grid)
+    everything.cache.reserve(len(layout.steps))  # once, however many looks there will be
     places = {True: (everything.cache, *image_place(everything, grid, layout))}
     if branches and guidance.interval != (0.0, 1.0):
         places[False] = (context.cache, *image_place(context, grid, layout))

@@ -55,6 +55,17 @@ class Times(Strict):
     copies: int = Field(1, ge=1)
 
 
+class MaskedText(Strict):
+    """Text by masked prediction (text_objective masked): written in blocks, each filled in by confidence.
+
+    block     tokens that are masked, and filled in, together
+    forwards  the most in which a block is filled in
+    """
+
+    block: int = Field(8, ge=1)
+    forwards: int = Field(8, ge=1)
+
+
 class RopeScaling(Strict):
     """How rotary frequencies were stretched for texts longer than those of the first training.
 
@@ -113,6 +124,8 @@ class ModelConfig(Strict):
     experts: Literal["shared", "mot"] = "shared"
     path: str = "flow"  # one of `unimodal.paths.PATHS`
     path_options: dict[str, Any] = Field(default_factory=dict)  # settings that this path alone has
+    text_objective: Literal["next_token", "masked"] = "next_token"
+    masked_text: MaskedText = MaskedText()
     patch_size: int = Field(1, ge=1)
     image_size: int = 64
     times: Times = Times()
@@ -134,6 +147,12 @@ class ModelConfig(Strict):
                 f"no_rope_layers has {len(self.no_rope_layers)} entries; expected one for each of the "
                 f"{self.num_hidden_layers} layers"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _text(self) -> "ModelConfig":
+        if self.text_objective != "masked" and self.masked_text != MaskedText():
+            raise ValueError("masked_text says how text is masked; it needs text_objective masked")
         return self
 
     @model_validator(mode="after")

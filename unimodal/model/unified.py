@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, embedding, linear
+from torch.nn.functional import cross_entropy, linear
 
 from unimodal.attention.door import make_plan
 from unimodal.images.codec import Codec
@@ -21,6 +21,7 @@ from unimodal.images.signal import to_signal
 from unimodal.model.cache import KVCache
 from unimodal.model.config import ModelConfig
 from unimodal.model.decoder import Decoder
+from unimodal.model.masked_text import HIDDEN, hide
 from unimodal.model.places import Places
 from unimodal.paths import load_path
 from unimodal.sequence.layout import NO_LABEL, ImageSpan
@@ -32,7 +33,8 @@ from unimodal.sequence.pack import Pack
 class PackLosses:
     """Sums over one pack, to be divided by the counts of the whole optimizer step.
 
-    text, image  summed loss; cross-entropy in nats per token, path loss per image position
+    text, image  summed loss; cross-entropy in nats per token (a bound on it where text is masked), path loss
+                 per image position
     image_each   (I,) mean loss of every drawn image
     times        (I,) its noise level
     """
@@ -58,6 +60,10 @@ class UnifiedModel(nn.Module):
         self.path = load_path(config.path)(config, codec)
         self.apply(self._initialise)
         self.path.reset_parameters()
+        self.text_mask: nn.Parameter | None = None  # what a hidden token looks like
+        if config.text_objective == "masked":
+            self.text_mask = nn.Parameter(torch.zeros(config.hidden_size))
+            nn.init.normal_(self.text_mask, std=0.02)
         self.codec = codec
 
     def _initialise(self, module: nn.Module) -> None:
@@ -76,6 +82,11 @@ class UnifiedModel(nn.Module):
         return self.codec.stride * self.config.patch_size
 
     @property
+    def block(self) -> int | None:
+        """Tokens that are masked together, if text is learned by masked prediction."""
+        return None if self.text_mask is None else self.config.masked_text.block
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.embed_tokens.weight.device
@@ -88,9 +99,9 @@ class UnifiedModel(nn.Module):
 
     def encode(self, pixels: list[np.ndarray]) -> list[Tensor]:
         """Latents (P, C), by which it is read, of each uint8 (H, W, 3) picture."""
-        return self._encoded(pixels)[0]
+        return self.encoded(pixels)[0]
 
-    def _encoded(self, pixels: list[np.ndarray]) -> tuple[list[Tensor], list[Any]]:
+    def encoded(self, pixels: list[np.ndarray]) -> tuple[list[Tensor], list[Any]]:
         """Latents of every picture, and what the path has to say of it; one size is encoded at once."""
         latents: list[Any] = [None] * len(pixels)
         truths: list[Any] = [None] * len(pixels)
@@ -102,7 +113,8 @@ class UnifiedModel(nn.Module):
             cells = height // self.codec.stride, width // self.codec.stride
             maps = self.codec.codes_to_latents(encoded, cells) if self.codec.discrete else encoded
             tokens = to_tokens(maps.float(), self.config.patch_size)
-            for n, token, truth in zip(numbers, tokens, self.path.truth(self.codec, encoded, tokens)):
+            grid = cells[0] // self.config.patch_size, cells[1] // self.config.patch_size
+            for n, token, truth in zip(numbers, tokens, self.path.truth(self.codec, encoded, tokens, grid)):
                 latents[n], truths[n] = token, truth
         return latents, truths
 
@@ -110,15 +122,26 @@ class UnifiedModel(nn.Module):
         """The positions (P,) of spans in their pack."""
         return torch.cat([torch.arange(s.start, s.start + s.length) for s in spans]).to(self.device)
 
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """Tokens, or HIDDEN, (...) to (..., D)."""
+        embeds = self.embed_tokens(ids.clamp_min(0))
+        if self.text_mask is None:
+            return embeds
+        return torch.where((ids == HIDDEN)[..., None], self.text_mask.to(embeds.dtype), embeds)
+
     # ---- training -----------------------------------------------------------------------------
 
     def forward(self, pack: Pack, generator: torch.Generator) -> PackLosses:
         """Losses of one pack (see PackLosses); all noise comes from `generator`."""
         pack = pack.to(self.device)
-        embeds = self.embed_tokens(pack.ids)[0]  # (T, D)
+        ids = pack.ids[0]
+        if self.block:
+            hidden_text = hide(pack.blocks, generator)
+            ids = ids.index_fill(0, hidden_text.at, HIDDEN)
+        embeds = self.embed_text(ids)  # (T, D)
         is_image = torch.zeros(pack.budget, dtype=torch.bool, device=self.device)
         with torch.no_grad():
-            latents, truths = self._encoded(pack.pixels)
+            latents, truths = self.encoded(pack.pixels)
         clean = [span for span in pack.images if span.kind == "clean"]
         drawn = [span for span in pack.images if span.kind == "target"]
         if clean:
@@ -138,9 +161,14 @@ class UnifiedModel(nn.Module):
         hidden = self.decoder(embeds, pack.position, plan, is_image[None])[0]  # (T, D)
 
         labels = pack.labels[0]
-        trained = labels != NO_LABEL
-        logits = self.logits(hidden[trained])
-        text = cross_entropy(logits.float(), labels[trained], reduction="sum")
+        if self.block:
+            logits = self.logits(hidden[hidden_text.at]).float()
+            said = cross_entropy(logits, labels[hidden_text.at], reduction="none")
+            text = (said * hidden_text.weight).sum()
+        else:
+            trained = labels != NO_LABEL
+            logits = self.logits(hidden[trained])
+            text = cross_entropy(logits.float(), labels[trained], reduction="sum")
         zero = text.new_zeros(0)
         if not drawn:
             return PackLosses(text, self._untouched() + text.new_zeros(()), zero, zero)
@@ -180,7 +208,7 @@ class UnifiedModel(nn.Module):
         ids, position, marks  (B, T), (B, T, 3), (B, T); padding (document PADDING) only at row ends
         images                for each row, (first position, latents (P, C)) of its finished images
         """
-        embeds = embedding(ids, self.embed_tokens.weight)
+        embeds = self.embed_text(ids)
         is_image = torch.zeros(ids.shape, dtype=torch.bool, device=ids.device)
         for row, spans in enumerate(images or []):
             for start, latents in spans:
@@ -190,9 +218,14 @@ class UnifiedModel(nn.Module):
         cache.commit((marks.document != PADDING).sum(1))
         return hidden
 
-    def look(self, cache: KVCache, embeds: Tensor, position: Tensor, marks: Marks) -> Tensor:
-        """Hidden states (B, P, D) of image embeddings over the cache, which is left as it was."""
-        is_image = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+    def look(
+        self, cache: KVCache, embeds: Tensor, position: Tensor, marks: Marks, image: bool = True
+    ) -> Tensor:
+        """Hidden states (B, P, D) of embeddings over the cache, which is left as it was.
+
+        image  whether they are an image's; otherwise a block of text's
+        """
+        is_image = torch.full(embeds.shape[:2], image, dtype=torch.bool, device=embeds.device)
         return self._cached(cache, embeds, position, marks, is_image)
 
     def _cached(

@@ -1,4 +1,4 @@
-"""Choosing codes from logits: temperature, top-k, top-p, guidance.
+"""Choosing codes, and tokens of text, from logits: temperature, top-k, top-p, guidance.
 
 Chance is an exponential race (the Gumbel trick): the code with the largest logit - log(e), e exponential, is
 drawn with its probability.  Every row takes its e from its own generator, so that a batch of n equals n

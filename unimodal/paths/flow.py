@@ -5,11 +5,12 @@ its velocity (Transfusion, Zhou et al. 2024; with flow matching as in BAGEL and 
 level is added to the embeddings and modulates the output head (adaLN, Peebles and Xie 2023).
 """
 
-import math
+from typing import Literal
 
 import numpy as np
 import torch
 from einops import rearrange, repeat
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -21,47 +22,44 @@ from unimodal.diffusion.times import logit_normal
 from unimodal.images.codec import Codec
 from unimodal.images.patches import from_tokens
 from unimodal.model.config import ModelConfig, Strict
+from unimodal.paths.adaln import ModulatedLayer, TimeEmbedding, beside_straight_line
 from unimodal.paths.path import Corrupted, Look, flatten, row_noise
 from unimodal.sequence.layout import Grid, TargetLayout
 
-TIME_WIDTH = 256
-
-
-class TimeEmbedding(nn.Module):
-    """Sinusoids of the noise level through a two-layer MLP: (I,) to (I, D)."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.linear_in = nn.Linear(TIME_WIDTH, width)
-        self.linear_out = nn.Linear(width, width)
-
-    def forward(self, times: Tensor) -> Tensor:
-        """Levels in [0, 1] are spread over 1,000, the range such sinusoids are made for."""
-        half = TIME_WIDTH // 2
-        rates = torch.exp(-math.log(10_000) * torch.arange(half, device=times.device) / half)
-        angles = 1000 * times.float()[:, None] * rates
-        return self.linear_out(silu(self.linear_in(torch.cat([angles.cos(), angles.sin()], dim=-1))))
+LEAST_TIME = 0.05  # below it an error of x0 weighs no more: as an error of velocity it would have no bound
 
 
 class FlowPath(nn.Module):
     """See `unimodal.paths.path`.  C = latent channels x patch^2 per position, D = model width."""
 
     class Options(Strict):
-        """None of its own: `model.times` and `model.sampling` say all."""
+        """Settings of this path alone, besides `model.times` and `model.sampling`.
+
+        prediction  what the head says: `velocity`, or `x0`, the picture itself (Li and He 2025: it lies where
+                    pictures are, noise does not); the loss is the velocity's either way
+        head_depth  modulated residual layers between the decoder and the head, position by position
+        """
+
+        prediction: Literal["velocity", "x0"] = "velocity"
+        head_depth: int = Field(0, ge=0)
 
     def __init__(self, config: ModelConfig, codec: Codec):
         super().__init__()
+        self.options = self.Options.model_validate(config.path_options)
         self.times, self.sampling, self.patch_size = config.times, config.sampling, config.patch_size
         width = config.hidden_size
         self.channels = codec.channels * config.patch_size**2
         self.latent_in = nn.Linear(self.channels, width)
         self.time_in = TimeEmbedding(width)
+        self.head_layers = nn.ModuleList(ModulatedLayer(width) for _ in range(self.options.head_depth))
         self.head_norm = nn.LayerNorm(width, eps=config.rms_norm_eps, elementwise_affine=False)
         self.head_modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, self.channels)
 
     def reset_parameters(self) -> None:
-        """Start with a head that says zero, which leaves the best straight line."""
+        """Start with a head that says zero: the best straight line, or of x0 the mean picture."""
+        for layer in self.head_layers:
+            layer.reset_parameters()
         for layer in (self.head_modulation, self.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -71,7 +69,7 @@ class FlowPath(nn.Module):
         steps = np.zeros(grid[0] * grid[1], dtype=np.int64)
         return TargetLayout(steps, hidden=True, copies=self.times.copies)
 
-    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Tensor:
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor, grid: Grid) -> Tensor:
         """The latents themselves."""
         return latents
 
@@ -97,20 +95,25 @@ class FlowPath(nn.Module):
     def velocity(self, hidden: Tensor, inputs: Tensor, times: Tensor, owner: Tensor) -> Tensor:
         """Predicted velocity (P, C) from hidden states (P, D) and the noised latents (P, C).
 
-        The head says only what the best straight line through the noised latents leaves open, and at unit
-        size (Karras et al. 2022, section 5, for flow matching): near t = 1 that is the picture, and the
-        model need not carry the noise through its layers to give it back.
+        times  (I,) above 0, where a picture x0 that is said stands for the velocity (x_t - x0) / t
         """
-        scale, shift = self.head_modulation(silu(self.time_in(times))).chunk(2, dim=-1)
+        condition = silu(self.time_in(times))
+        for layer in self.head_layers:
+            hidden = layer(hidden, condition, owner)
+        scale, shift = self.head_modulation(condition).chunk(2, dim=-1)
         said = self.head(self.head_norm(hidden) * (1 + scale[owner]) + shift[owner])
-        t = times[owner][:, None]
-        power = t.square() + (1 - t).square()  # of the noised latents, for latents of unit variance
-        return (2 * t - 1) / power * inputs + said.float() / power.sqrt()
+        if self.options.prediction == "x0":
+            return (inputs - said.float()) / times[owner][:, None]
+        return beside_straight_line(inputs, said, times[owner])
 
     def loss(self, hidden: Tensor, corrupted: Corrupted) -> Tensor:
         """Squared error of the velocity, mean over channels: (P,)."""
         said = self.velocity(hidden, corrupted.inputs, corrupted.times, corrupted.owner)
-        return (said - corrupted.target).square().mean(-1)
+        error = said - corrupted.target
+        if self.options.prediction == "x0":
+            t = corrupted.times[corrupted.owner][:, None]
+            error = error * (t / t.clamp_min(LEAST_TIME))
+        return error.square().mean(-1)
 
     def sample(
         self,

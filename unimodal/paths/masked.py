@@ -102,7 +102,7 @@ class MaskedPath(nn.Module):
         steps = np.zeros(len(where), dtype=np.int64)
         return TargetLayout(steps, hidden=True, places=where, copies=self.copies)
 
-    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Tensor:
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor, grid: Grid) -> Tensor:
         """The codes."""
         return encoded
 

@@ -7,27 +7,10 @@ noise levels as there is use for, at a fraction of the decoder's cost.
 C channels of a latent, D width of the hidden states, W width of the head.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from unimodal.paths.flow import TimeEmbedding
-
-
-class Layer(nn.Module):
-    """x + gate MLP(scale norm(x) + shift), the three of them from the condition."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(width, 3 * width)
-        self.up = nn.Linear(width, width)
-        self.down = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """(..., W) to (..., W)."""
-        scale, shift, gate = self.modulation(condition).chunk(3, dim=-1)
-        return x + gate * self.down(silu(self.up(self.norm(x) * (1 + scale) + shift)))
+from unimodal.paths.adaln import ModulatedLayer, TimeEmbedding, beside_straight_line
 
 
 class MlpHead(nn.Module):
@@ -38,22 +21,23 @@ class MlpHead(nn.Module):
         self.latent_in = nn.Linear(channels, width)
         self.hidden_in = nn.Linear(hidden_size, width)
         self.time_in = TimeEmbedding(width)
-        self.layers = nn.ModuleList(Layer(width) for _ in range(depth))
+        self.layers = nn.ModuleList(ModulatedLayer(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, channels)
 
     def reset_parameters(self) -> None:
         """Start with layers that do nothing and a head that leaves the best straight line."""
-        for layer in (self.modulation, self.out, *(layer.modulation for layer in self.layers)):
+        for layer in self.layers:
+            layer.reset_parameters()
+        for layer in (self.modulation, self.out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, times: Tensor, hidden: Tensor) -> Tensor:
         """Velocity (..., C) of noised latents (..., C) at levels (...), given hidden states (..., D).
 
-        Leading axes broadcast.  As in the path `flow`, the layers say only what the best straight line
-        through the noised latents leaves open, and at unit size (Karras et al. 2022, section 5).
+        Leading axes broadcast.
         """
         time = self.time_in(times.flatten()).reshape(*times.shape, -1)
         condition = silu(time + self.hidden_in(hidden))
@@ -61,7 +45,4 @@ class MlpHead(nn.Module):
         for layer in self.layers:
             inside = layer(inside, condition)
         scale, shift = self.modulation(condition).chunk(2, dim=-1)
-        said = self.out(self.norm(inside) * (1 + scale) + shift)
-        t = times[..., None]
-        power = t.square() + (1 - t).square()  # of the noised latents, for latents of unit variance
-        return (2 * t - 1) / power * x + said.float() / torch.sqrt(power)
+        return beside_straight_line(x, self.out(self.norm(inside) * (1 + scale) + shift), times)

@@ -28,7 +28,7 @@ from unimodal.paths.codes import places, require_codes
 from unimodal.paths.path import Corrupted, Look, flatten
 from unimodal.sequence.layout import Grid, TargetLayout
 
-Truth = tuple[Tensor, Codec]  # codes (N,), and the codec that knows what the coarser ones add up to
+Truth = tuple[Tensor, Tensor]  # codes (N,), and what the coarser ones add up to at the place of each (N, C)
 
 
 @dataclass(slots=True)
@@ -80,9 +80,11 @@ class NextScalePath(nn.Module):
         scales, where = layout_of(self.shares, grid)
         return TargetLayout(scales, hidden=True, places=where)
 
-    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> list[Truth]:
-        """The codes; the codec comes along because `corrupt`, which knows the grid, needs it."""
-        return [(codes, codec) for codes in encoded]
+    @torch.no_grad()
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor, grid: Grid) -> list[Truth]:
+        """The codes, and what is seen of the coarser ones, computed as `sample` does: in full precision."""
+        with torch.autocast(encoded.device.type, enabled=False):
+            return list(zip(encoded, codec.inputs(encoded, grid)))
 
     def corrupt(self, truths: list[Truth], grids: list[Grid], generator: torch.Generator) -> Scales:
         """Nothing is left to chance: every scale is said from the true coarser ones.
@@ -90,15 +92,10 @@ class NextScalePath(nn.Module):
         The time is 1, a blank sheet, for all.
         """
         target, owner = flatten([codes for codes, _ in truths])
-        seen: list[Tensor] = [target] * len(truths)
-        for grid in set(grids):
-            numbers = [number for number, one in enumerate(grids) if one == grid]
-            codes = torch.stack([truths[number][0] for number in numbers])
-            for number, inputs in zip(numbers, _coarser(truths[0][1], codes, grid)):
-                seen[number] = inputs
+        seen = torch.cat([inputs for _, inputs in truths])
         scales = np.concatenate([layout_of(self.shares, grid)[0] for grid in grids])
         times = torch.ones(len(truths), device=target.device)
-        return Scales(torch.cat(seen), target, owner, times, torch.from_numpy(scales).to(target.device))
+        return Scales(seen, target, owner, times, torch.from_numpy(scales).to(target.device))
 
     def embed(self, corrupted: Scales) -> Tensor:
         """What coarser scales add up to, and the scale."""
@@ -148,10 +145,3 @@ class NextScalePath(nn.Module):
     def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:
         """Codes to pixels."""
         return codec.decode(finished, grid)
-
-
-@torch.no_grad()
-def _coarser(codec: Codec, codes: Tensor, grid: Grid) -> Tensor:
-    """`codec.inputs` of true codes (B, N), computed as `sample` computes it: in full precision."""
-    with torch.autocast(codes.device.type, enabled=False):
-        return codec.inputs(codes, grid)

@@ -1,7 +1,8 @@
 """Next-token prediction: a picture is a sentence of codes, said row by row.
 
 The codes join the vocabulary's space with an embedding and a head of their own; every row ends with a symbol
-that says so, whatever its length (Chameleon, Emu3; LlamaGen, Sun et al. 2024; Janus).  Position i says
+that says so, whatever its length, and the size stands before the picture as text, so that any size and shape
+can be said (Chameleon; Emu3, Wang et al. 2024; LlamaGen, Sun et al. 2024; Janus).  Position i says
 symbol i, sees symbol i - 1, and stands where symbol i does.  Codecs with several maps have them said one
 after another, which leaves nothing out: any distribution over pictures can be learned.
 
@@ -61,8 +62,13 @@ class NextTokenPath(nn.Module):
     """See `unimodal.paths.path`.  Symbols are the codes of each codebook, then end of row, then start."""
 
     class Options(Choice):
-        """guidance_interval: share of the picture done, from and to, between which guidance is applied."""
+        """Settings of this path alone, besides how a code is chosen.
 
+        guidance_interval  share of the picture done, from and to, between which guidance is applied
+        size_as_text       whether rows and columns stand before every picture, as `8x12`
+        """
+
+        size_as_text: bool = True
         guidance_interval: tuple[Share, Share] = (0.0, 1.0)
 
         @model_validator(mode="after")
@@ -96,9 +102,10 @@ class NextTokenPath(nn.Module):
     def target_layout(self, grid: Grid) -> TargetLayout:
         """A step a symbol; the end of a row stands one column beyond it."""
         where = order_of(self.shares, grid).places
-        return TargetLayout(np.arange(len(where)), hidden=True, places=where)
+        said = f"{grid[0]}x{grid[1]}" if self.options.size_as_text else ""
+        return TargetLayout(np.arange(len(where)), hidden=True, places=where, said=said)
 
-    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Tensor:
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor, grid: Grid) -> Tensor:
         """The codes."""
         return encoded
 
@@ -157,8 +164,8 @@ class NextTokenPath(nn.Module):
         """Codes (B, N), one look each.
 
         Only codes of the map in question are legal, and rows end where the picture does, so the end of a row
-        is known before it is reached and is looked at together with the next code.  The model itself learns
-        of the size with the first row's end, unless the text before the picture says it.
+        is known before it is reached and is looked at together with the next code.  Without the size as text
+        the model itself learns of it with the first row's end.
         """
         guidance = guidance or Guidance(self.sampling.guidance, self.sampling.image_guidance)
         if steps is not None:

@@ -10,6 +10,7 @@ A finished image is read alike by all paths: as a clean copy of its latents (`em
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -67,11 +68,11 @@ class Path(Protocol):
         """Answer 1, for a picture whose clean copy takes `grid` positions."""
         ...
 
-    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Sequence[Any]:
-        """Answer 2a: for each of B pictures, what the path has to say of it.
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor, grid: Grid) -> Sequence[Any]:
+        """Answer 2a: for each of B pictures of one size, what the path has to say of it.
 
         encoded  what `codec.encode` gave: latents (B, C, h, w) or codes (B, N)
-        latents  (B, P, C) the positions of the clean copies
+        latents  (B, P, C) the positions of the clean copies, `grid` of them
         """
         ...
 
@@ -107,6 +108,13 @@ class Path(Protocol):
     def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:
         """Pixels (B, 3, H, W) of what `sample` gave."""
         ...
+
+
+def weightless(path: Any) -> Any:
+    """The path without weights: what it lays out and no more, small enough to travel to another process."""
+    shell = copy(path)
+    vars(shell).update({name: {} for name in ("_parameters", "_modules", "_buffers")})
+    return shell
 
 
 def row_noise(generators: list[torch.Generator], shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -119,7 +119,7 @@ class PerTokenPath(nn.Module):
             return TargetLayout(np.arange(positions), hidden=True)
         return TargetLayout(np.zeros(positions, dtype=np.int64), hidden=True, copies=self.times.copies)
 
-    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor) -> Tensor:
+    def truth(self, codec: Codec, encoded: Tensor, latents: Tensor, grid: Grid) -> Tensor:
         """The latents themselves."""
         return latents
 

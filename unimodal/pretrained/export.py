@@ -32,6 +32,11 @@ def export_llm(model: str, out: Path) -> dict[str, str]:
     check_free(out)
     folder = find_model(model)
     config, tokenizer, weights = ModelConfig.load(folder), Tokenizer.load(folder), Weights(folder)
+    if config.text_objective != "next_token":
+        raise UserError(
+            f"{folder} learned its text by masked prediction, which no causal language model of transformers "
+            f"does: its text_objective is {config.text_objective}; expected next_token."
+        )
     sizes = {name: size for name, size in text_weights(config).items() if not is_copy(name)}
     for name, size in sizes.items():
         if name not in weights.names or weights.size(name) != size or weights.kind(name) not in KINDS:

@@ -6,6 +6,9 @@ ends the sequence where the assistant is to begin.
 
     <|im_start|>user\\n a red circle <|im_end|>\\n
     <|im_start|>assistant\\n <|image_start|> [noised] [clean] <|image_end|> <|im_end|>\\n
+
+Text that is learned by masked prediction is laid out as pictures are: in blocks, each as a hidden copy whose
+tokens are to be masked, then as itself.
 """
 
 from dataclasses import dataclass, field
@@ -30,6 +33,7 @@ class TargetLayout:
     clean   whether a clean copy must follow, for what comes later to look at
     places  (P, 2) row and column inside the picture; None: one position a cell, row by row
     copies  how many times training draws it, side by side, none seeing another (if hidden)
+    said    text that stands before every picture of this size, drawn or read; nobody is trained to say it
     """
 
     steps: np.ndarray
@@ -37,6 +41,7 @@ class TargetLayout:
     clean: bool = True
     places: np.ndarray | None = None
     copies: int = 1
+    said: str = ""
 
     def offsets(self, grid: Grid) -> np.ndarray:
         """(P, 3) what is added to the RoPE position at which the image stands."""
@@ -75,14 +80,24 @@ class ImageSpan:
     kind: Literal["clean", "target"]
 
 
+@dataclass(frozen=True, slots=True)
+class TextBlock:
+    """Where the hidden copy of a block of text stands in a sequence: its first position, and how many."""
+
+    start: int
+    length: int
+
+
 @dataclass(slots=True)
 class Sequence:
     """One document laid out on T positions (numpy; `pack` makes tensors of it).
 
-    ids, labels, step, span  (T,) integers; labels[i] is what position i must predict, or NO_LABEL
+    ids, labels, step, span  (T,) integers; labels[i] is what position i must predict, or NO_LABEL: the next
+                             token, or in a hidden copy of text its own
     hidden                   (T,) bool
     position                 (T, 3) order, row, column
     images, pixels           image spans, and the uint8 (H, W, 3) pictures they index
+    blocks                   hidden copies of text that is learned by masked prediction
     """
 
     ids: np.ndarray
@@ -93,6 +108,7 @@ class Sequence:
     position: np.ndarray
     images: list[ImageSpan]
     pixels: list[np.ndarray]
+    blocks: list[TextBlock] = field(default_factory=list)
     id: str = ""
     next_position: int = 0
     next_step: int = 0
@@ -104,25 +120,44 @@ class Sequence:
 
 @dataclass(slots=True)
 class _Writer:
-    """Appends text and images, keeping count of positions, steps and spans."""
+    """Appends text and images, keeping count of positions, steps and spans.
+
+    block  tokens that are masked together, if trained text is learned by masked prediction
+    ends   tokens that end a run of trained text; they fill up its last block
+    run    trained tokens that wait to be laid out in blocks
+    """
 
     pad: int
+    block: int | None = None
+    ends: tuple[int, ...] = ()
+    run: list[int] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     trained: list[bool] = field(default_factory=list)
+    own: list[int] = field(default_factory=list)  # the label of a position that says its own token
     step: list[int] = field(default_factory=list)
     span: list[int] = field(default_factory=list)
     hidden: list[bool] = field(default_factory=list)
     position: list[tuple[int, int, int]] = field(default_factory=list)
     images: list[ImageSpan] = field(default_factory=list)
+    blocks: list[TextBlock] = field(default_factory=list)
     next_position: int = 0
     next_step: int = 0
     next_span: int = 0
 
     def text(self, ids: list[int], trained: bool = False) -> None:
+        """Tokens, which are learned if `trained`."""
+        if trained and self.block:
+            self.run += ids
+            return
+        self.end_run()
+        self._tokens(ids, trained)
+
+    def _tokens(self, ids: list[int], trained: bool) -> None:
         """Each token is a step of its own; `trained` ones are predicted by the position before them."""
         count = len(ids)
         self.ids += ids
         self.trained += [trained] * count
+        self.own += [NO_LABEL] * count
         self.step += range(self.next_step, self.next_step + count)
         self.span += [self.next_span] * count
         self.hidden += [False] * count
@@ -130,14 +165,46 @@ class _Writer:
         self.next_step += count
         self.next_position += count
 
+    def end_run(self, last: bool = False) -> None:
+        """Lay out the waiting tokens block by block: a hidden copy, then the tokens as they are read.
+
+        A run that ends in a mark fills its last block with it, so that a model which fills in whole blocks
+        learns where to stop.
+        last  nothing that follows is trained, so nothing has to read the last block
+        """
+        run, self.run = self.run, []
+        for start in range(0, len(run), self.block or 1):
+            tokens = run[start : start + self.block]
+            missing = self.block - len(tokens) if run[-1] in self.ends else 0
+            self._hidden_copy(tokens + run[-1:] * missing)
+            if not last or start + self.block < len(run):
+                self._tokens(tokens, trained=False)
+
+    def _hidden_copy(self, ids: list[int]) -> None:
+        """Tokens of one step that only they themselves see; neither positions nor what follows know of it."""
+        count = len(ids)
+        self.blocks.append(TextBlock(len(self.ids), count))
+        self.next_span += 1
+        self.ids += ids
+        self.trained += [False] * count
+        self.own += ids
+        self.step += [self.next_step] * count
+        self.span += [self.next_span] * count
+        self.hidden += [True] * count
+        self.position += [(p, p, p) for p in range(self.next_position, self.next_position + count)]
+        self.next_step += 1
+        self.next_span += 1
+
     def image(self, grid: Grid, image: int, kind: Literal["clean", "target"], target: TargetLayout) -> None:
         """One copy of an image; `position` does not advance until `leave_image`."""
+        self.end_run()
         steps = target.steps.tolist()
         count = len(steps)
         self.images.append(ImageSpan(len(self.ids), count, grid, image, kind))
         self.next_span += 1
         self.ids += [self.pad] * count
         self.trained += [False] * count
+        self.own += [NO_LABEL] * count
         self.step += [self.next_step + step for step in steps]
         self.span += [self.next_span] * count
         self.hidden += [target.hidden] * count
@@ -150,9 +217,9 @@ class _Writer:
         self.next_position += max(grid)
 
     def labels(self) -> np.ndarray:
-        """A trained token is the label of the position before it, if that position is text."""
+        """A trained token is the label of the position before it, or of its own in a hidden copy."""
         ids, trained = np.array(self.ids), np.array(self.trained, dtype=bool)
-        labels = np.full(len(ids), NO_LABEL)
+        labels = np.array(self.own, dtype=np.int64)
         labels[:-1][trained[1:]] = ids[1:][trained[1:]]
         return labels
 
@@ -174,7 +241,12 @@ def grid_of(image: Image, multiple: int, where: str) -> Grid:
 
 
 def layout(
-    document: Document, tokenizer: Tokenizer, path: TargetRule, multiple: int, open_turn: bool = False
+    document: Document,
+    tokenizer: Tokenizer,
+    path: TargetRule,
+    multiple: int,
+    open_turn: bool = False,
+    block: int | None = None,
 ) -> Sequence:
     """Lay a document out as one sequence.
 
@@ -183,10 +255,12 @@ def layout(
     open_turn  for inference: every image is read as finished, and the sequence ends where the assistant
                is to go on (after `<|im_start|>assistant\\n`, or inside the last turn if it is the
                assistant's)
+    block      tokens of a block, if trained text is learned by masked prediction; None: token by token
 
     Raises UserError for a picture whose sides are not multiples of `multiple`.
     """
-    writer = _Writer(tokenizer.pad)
+    ends = (tokenizer.image_start, tokenizer.im_end, tokenizer.endoftext)
+    writer = _Writer(tokenizer.pad, None if open_turn else block, ends)
     last = None if open_turn else _last_trained(document)
     images = 0
     for number, turn in enumerate(document.turns):
@@ -200,25 +274,31 @@ def layout(
                 continue
             grid = grid_of(part, multiple, document.id)
             drawn = part.trained and not open_turn
+            target = path.target_layout(grid)
             writer.text([tokenizer.image_start], trained=drawn)
-            target = path.target_layout(grid) if drawn else None
-            for _ in range(target.copies if target else 0):
+            if target.said:
+                writer.text(tokenizer.encode(target.said))
+            for _ in range(target.copies if drawn else 0):
                 writer.image(grid, images, "target", target)
             if drawn and last == (number, index):
                 # Nothing that follows is trained, so nothing needs the clean copy or the end marks.
                 return _finish(writer, document)
-            if not target or target.clean:
+            if not drawn or target.clean:
                 writer.image(grid, images, "clean", clean_layout(grid))
             writer.leave_image(grid)
             writer.text([tokenizer.image_end])
             images += 1
         if open_turn and number == len(document.turns) - 1 and turn.role in (None, "assistant"):
             return _finish(writer, document)
-        ends = turn.role == "assistant" and any(p.trained for p in turn.parts)
+        trained = any(p.trained for p in turn.parts)
         if plain:
-            writer.text([tokenizer.endoftext], trained=any(p.trained for p in turn.parts))
+            writer.text([tokenizer.endoftext], trained)
         else:
-            writer.text([tokenizer.im_end], trained=ends)
+            writer.text([tokenizer.im_end], trained and turn.role == "assistant")
+        if writer.run and last is not None and last[0] == number:
+            writer.end_run(last=True)
+            return _finish(writer, document)
+        if not plain:
             writer.text(tokenizer.encode("\n"))
     if open_turn:
         writer.text([tokenizer.im_start, *tokenizer.encode("assistant\n")])
@@ -232,6 +312,7 @@ def _last_trained(document: Document) -> tuple[int, int] | None:
 
 
 def _finish(writer: _Writer, document: Document) -> Sequence:
+    writer.end_run()
     seen = 1 + max((span.image for span in writer.images), default=-1)
     return Sequence(
         ids=np.array(writer.ids, dtype=np.int64),
@@ -242,6 +323,7 @@ def _finish(writer: _Writer, document: Document) -> Sequence:
         position=np.array(writer.position, dtype=np.int64).reshape(-1, 3),
         images=writer.images,
         pixels=[image.pixels for image in document.images][:seen],
+        blocks=writer.blocks,
         id=document.id,
         next_position=writer.next_position,
         next_step=writer.next_step,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unimodal.errors import UserError
-from unimodal.sequence.layout import NO_LABEL, ImageSpan, Sequence
+from unimodal.sequence.layout import NO_LABEL, ImageSpan, Sequence, TextBlock
 from unimodal.sequence.mask import PADDING, Marks
 
 
@@ -25,7 +25,7 @@ class Pack:
     marks        Marks of (1, T)
     position     (1, T, 3)
     images       spans with `start` in this pack and `image` into `pixels`
-    documents    document number of every entry of `pixels`
+    blocks       hidden copies of text, with `start` in this pack
     sample_ids   id of every document
     lengths      positions of every document
     state        what a Packer needs to go on right after this pack
@@ -37,6 +37,7 @@ class Pack:
     position: Tensor
     images: list[ImageSpan]
     pixels: list[np.ndarray]
+    blocks: list[TextBlock]
     sample_ids: list[str]
     lengths: list[int]
     state: dict
@@ -78,11 +79,12 @@ def pack_sequences(sequences: list[Sequence], budget: int | None = None, state: 
 
     document = np.repeat(np.arange(len(sequences)), lengths)
     document = torch.from_numpy(np.pad(document, (0, pad), constant_values=PADDING))[None]
-    images, pixels = [], []
+    images, pixels, blocks = [], [], []
     for start, sequence in zip(np.cumsum([0, *lengths[:-1]]).tolist(), sequences):
         for span in sequence.images:
             images.append(replace(span, start=span.start + start, image=span.image + len(pixels)))
         pixels += sequence.pixels
+        blocks += [replace(block, start=block.start + start) for block in sequence.blocks]
     return Pack(
         ids=row("ids", 0),
         labels=row("labels", NO_LABEL),
@@ -90,6 +92,7 @@ def pack_sequences(sequences: list[Sequence], budget: int | None = None, state: 
         position=row("position", 0),
         images=images,
         pixels=pixels,
+        blocks=blocks,
         sample_ids=[s.id for s in sequences],
         lengths=lengths,
         state=state or {},

@@ -60,7 +60,8 @@ class DataSection(Section):
 class TrainSection(Section):
     """The optimisation."""
 
-    steps: int = Field(gt=0)  # optimizer steps of the whole run
+    steps: int | None = Field(None, gt=0)  # optimizer steps of the whole run
+    flops: float | None = Field(None, gt=0)  # instead: as many steps as so many operations pay for
     seed: int = 0  # of the initial weights and of all noise
     gradient_accumulation_steps: int = Field(1, gt=0)  # micro-batches an optimizer step
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for block matrices, AdamW for the rest
@@ -84,11 +85,13 @@ class TrainSection(Section):
     resume: str | None = None  # `auto`: the newest checkpoint of output.dir; or a checkpoint's path
 
     @model_validator(mode="after")
-    def _one_schedule(self) -> "TrainSection":
+    def _one_length_one_schedule(self) -> "TrainSection":
         stable = self.lr_scheduler_type == "warmup_stable_decay"
         if stable != bool(self.decay_steps):
             raise ValueError("`decay_steps` and lr_scheduler_type `warmup_stable_decay` need each other")
-        if self.warmup_steps + self.decay_steps > self.steps and self.decay_steps:
+        if (self.steps is None) == (self.flops is None):
+            raise ValueError("how long to train is said by either `steps` or `flops`")
+        if self.steps and self.decay_steps and self.warmup_steps + self.decay_steps > self.steps:
             raise ValueError("`warmup_steps` and `decay_steps` are more than `steps` together")
         return self
 

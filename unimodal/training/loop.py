@@ -164,6 +164,7 @@ def train(recipe: Recipe) -> Path:
     output = recipe.output.dir
     with StopRequest() as stop:
         run = Run(recipe, accelerator, stop)
+        recipe = run.recipe  # its steps are counted now, if it gave operations
         output.mkdir(parents=True, exist_ok=True)
         main = accelerator.is_main_process
         try:
@@ -194,6 +195,8 @@ def _introduce(run: Run, log: Log) -> None:
     frozen = sum(p.numel() for p in run.module.parameters()) - count
     log.say(f"{count / 1e6:.2f} M trained parameters, {frozen / 1e6:.2f} M frozen")
     log.say(f"{run.accelerator.num_processes} process(es) on {run.accelerator.device.type}")
+    if run.budget:
+        log.say(run.budget)
     log.say(f"precision {run.precision.reason}")
     if run.recipe.train.optimizer == "muon":
         log.say(f"muon orthogonalises in {run.precision.names['orthogonalise']}")

@@ -118,10 +118,16 @@ def optimizer_tensors(module: nn.Module, optimizers: list[Optimizer]) -> dict[st
 def load_optimizer_tensors(
     module: nn.Module, optimizers: list[Optimizer], tensors: dict[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` gave."""
+    """Put back what `optimizer_tensors` gave.
+
+    A state as large as its parameter is laid out in memory as that is: fused optimizers go through both side
+    by side, and a file has lost the order in which convolutions may be kept (channels last).
+    """
     parameters = trained(module)
     owner = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
     for key, value in tensors.items():
         name, kind = key.rsplit(":", 1)
         p = parameters[name]
+        if value.shape == p.shape:
+            value = torch.empty_like(p, dtype=value.dtype).copy_(value)
         owner[p].state[p][kind] = value.to(p.device)

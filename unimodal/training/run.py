@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unimodal.errors import UserError
+from unimodal.training.budget import within_budget
 from unimodal.training.checkpoint import (
     checkpoint_path,
     find_checkpoint,
@@ -65,6 +66,7 @@ class Run:
         state, tensors = read_checkpoint(checkpoint) if checkpoint else ({}, {})
         self.step: int = state.get("step", 0)
         self._check_world(state)
+        self._check_steps()
 
         _seed_everything(train.seed)
         self.trainee: Trainee = recipe.model.build(recipe, checkpoint)
@@ -73,6 +75,9 @@ class Run:
         place = state["data"][accelerator.process_index] if state else None
         rank, world = accelerator.process_index, accelerator.num_processes
         self.stream = Stream(self.trainee, rank, world, recipe.data.workers, place)
+        self.recipe, self.budget = within_budget(recipe, self.trainee, world)
+        recipe, train = self.recipe, self.recipe.train
+        self._check_steps()
 
         self.precision = _agreed_precision(train.precision, accelerator, state.get("precision"))
         if train.gradient_checkpointing:
@@ -94,10 +99,11 @@ class Run:
                 f"The checkpoint was written by {len(state['data'])} processes, which share the data; it "
                 f"cannot go on with {world}. Start as many again."
             )
-        if state and self.step > self.recipe.train.steps:
-            raise UserError(
-                f"The checkpoint is at step {self.step}, beyond train.steps={self.recipe.train.steps}."
-            )
+
+    def _check_steps(self) -> None:
+        steps = self.recipe.train.steps
+        if steps is not None and self.step > steps:
+            raise UserError(f"The checkpoint is at step {self.step}, beyond train.steps={steps}.")
 
     def weights(self) -> dict[str, Tensor]:
         """Live weights that training changes: trained parameters and saved buffers."""

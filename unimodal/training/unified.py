@@ -14,6 +14,7 @@ from unimodal.data.source import FileSource, Source, live_source
 from unimodal.errors import UserError
 from unimodal.images.codec import Codec, load_codec
 from unimodal.model.config import ModelConfig, Strict
+from unimodal.model.experts import Part, copy_text_expert, freeze, with_image_expert
 from unimodal.model.folder import find_model, load_model
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.tokenizer import Tokenizer, train_tokenizer
@@ -43,6 +44,7 @@ class UnifiedModelSection(ModelConfig):
     train_codec: bool = False  # go on training the codec, on reconstruction, beside the model
     tokenizer: str | None = None  # folder; null: that of init_from, or a new one trained on the data
     loss: LossWeights = Field(default_factory=LossWeights)
+    freeze: list[Part] = Field(default_factory=list)  # parts that are not trained (see model/experts.py)
     lora: LoraSection | None = None  # train an adapter of init_from; null: its weights themselves
 
     def build(self, recipe: Recipe, checkpoint: Path | None = None) -> Trainee:
@@ -58,6 +60,8 @@ class UnifiedModelSection(ModelConfig):
         if self.init_from:
             folder = self._base()
             model, tokenizer = load_model(folder)
+            if self.experts == "mot" and model.config.experts == "shared" and not self.lora:
+                model = with_image_expert(model)
             apply_settings(model, Settings.of(self._changed(model.config)))
             if self.codec:
                 model.codec = _fitting(load_codec(self.codec), model)
@@ -70,7 +74,10 @@ class UnifiedModelSection(ModelConfig):
             fields = {name: getattr(self, name) for name in ModelConfig.model_fields}
             config = ModelConfig(**fields | {"vocab_size": max(self.vocab_size, len(tokenizer))})
             model = UnifiedModel(config, load_codec(self.codec))
+            if config.experts == "mot":
+                copy_text_expert(model)
         model.train().codec.requires_grad_(self.train_codec)
+        freeze(model, self.freeze)
         if self.lora:
             adapter = self._adapt(model, folder, checkpoint)
         return UnifiedTrainee(
@@ -104,6 +111,11 @@ class UnifiedModelSection(ModelConfig):
                     f"model.{name} and model.lora exclude each other: an adapter holds no codec. Train the "
                     "codec first, as a model of its own, or leave one of the two out."
                 )
+        if self.freeze:
+            raise UserError(
+                "model.freeze and model.lora exclude each other: beside an adapter everything is frozen. "
+                "Leave model.freeze out; model.lora.target says what the adapter changes."
+            )
 
     def _adapt(self, model: UnifiedModel, folder: Path, checkpoint: Path | None) -> Note:
         """Put a new adapter into the model and give its note.  Refuses to resume on another base."""

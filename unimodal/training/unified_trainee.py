@@ -4,7 +4,7 @@ Rows come from a mixture, lose a condition now and then (the drop table), are fi
 the losses are the model's own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,12 @@ from unimodal.images.signal import to_signal
 from unimodal.model.config import DropTable
 from unimodal.model.folder import save_model
 from unimodal.model.unified import UnifiedModel
+from unimodal.paths.path import weightless
 from unimodal.sequence.layout import NO_LABEL, Sequence, TargetRule, layout
 from unimodal.sequence.pack import Pack, Packer
 from unimodal.sequence.tokenizer import Tokenizer
 from unimodal.training.config import DataSection
+from unimodal.training.flops import Costs
 from unimodal.training.trainee import Losses
 
 SAMPLED = 12  # pictures on a sample sheet
@@ -42,6 +44,7 @@ class RowMaker:
     image_size: int
     table: DropTable
     seed: int
+    block: int | None = None  # of masked text
 
     def document(self, number: int) -> Document:
         """Row `number`, fitted to the grid."""
@@ -52,7 +55,7 @@ class RowMaker:
         document = self.document(number)
         if any(image.trained for image in document.images):
             document = self._drop(document, number)
-        return layout(document, self.tokenizer, self.target, self.multiple)
+        return layout(document, self.tokenizer, self.target, self.multiple, block=self.block)
 
     def _drop(self, document: Document, number: int) -> Document:
         chance = np.random.Generator(np.random.Philox(key=[self.seed, number])).random()
@@ -85,12 +88,14 @@ class UnifiedTrainee:
         self.rows = RowMaker(
             mixture,
             tokenizer,
-            _TargetOnly(model.path.target_layout),
+            weightless(model.path),
             model.multiple,
             config.image_size,
             config.drop,
             data.seed,
+            model.block,
         )
+        self._costs = Costs(model)
 
     def batches(self, start_state: dict | None, rank: int, world: int) -> Iterator[Pack]:
         """Packs of rows rank, rank + world, ..."""
@@ -125,26 +130,8 @@ class UnifiedTrainee:
         return total
 
     def flops(self, batch: Pack) -> float:
-        """6 per weight and position, plus 12 per attended pair and width (PaLM, appendix B), packed.
-
-        A frozen weight costs 4: it needs no gradient of its own.
-        """
-        config = self.module.config
-        weights = sum(_cost(p) * p.numel() for p in self.module.decoder.layers.parameters())
-        layers = weights / len(self._experts())
-        trained = int((batch.labels != NO_LABEL).sum())
-        pairs = sum(length**2 for length in batch.lengths)
-        width = config.num_attention_heads * config.head_dim
-        attention = 12 * config.num_hidden_layers * width * pairs / 2
-        head = _cost(self.module.embed_tokens.weight) * trained * config.vocab_size * config.hidden_size
-        read = sum(span.length for span in batch.images)
-        drawn = sum(span.length for span in batch.images if span.kind == "target")
-        # Latents need no gradient, so their projection costs 4 a weight; the path's head costs 6.
-        image = (4 * read + 6 * drawn) * self.module.path.channels * config.hidden_size
-        return layers * batch.tokens + attention + head + image
-
-    def _experts(self) -> range:
-        return range(2 if self.module.config.experts == "mot" else 1)
+        """See `unimodal.training.flops`."""
+        return self._costs.pack(batch)
 
     def samples(self, seed: int) -> Image.Image | None:
         """The first rows in which a picture is drawn, each beside what the model draws for it now."""
@@ -179,14 +166,3 @@ class UnifiedTrainee:
             save_adapter(folder, module, self.adapter, self.dtype)
         else:
             save_model(folder, module, self.tokenizer, self.dtype)
-
-
-def _cost(weight: torch.Tensor) -> int:
-    return 6 if weight.requires_grad else 4
-
-
-@dataclass(frozen=True, slots=True)
-class _TargetOnly:
-    """The layout answer of a path without its weights, so that it travels to the background process."""
-
-    target_layout: Callable

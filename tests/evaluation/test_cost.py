@@ -1,0 +1,63 @@
+"""What a picture costs: counts against what each path says of itself."""
+
+import json
+
+import pytest
+import torch
+
+from tests.documents import tokenizer
+from tests.paths.cases import CASES
+from unimodal.evaluation.bench import generation_figures
+from unimodal.evaluation.cost import flops_per_picture, forwards_per_picture, judge_cost
+from unimodal.evaluation.markdown import table
+from unimodal.evaluation.report import Report
+from unimodal.generation.verbs import Unimodal
+
+# Of pictures of 2 x 2 cells and 3 solver steps.
+FORWARDS = {
+    "flow on pixels": 3,
+    "per_token on pixels": 4,  # no more sets than positions
+    "per_token, raster": 4,
+    "next_token on codes": 4,
+    "next_token on residuals": 8,
+    "masked on codes": 3,
+    "next_scale": 2,
+}
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_forwards_are_looks(name):
+    model = Unimodal(CASES[name].model(), tokenizer())
+    assert forwards_per_picture(model) == FORWARDS[name]
+    assert "look" not in vars(model.model)
+
+
+def test_operations_grow_by_a_look_a_step():
+    model = Unimodal(CASES["flow on pixels"].model(), tokenizer())
+    found = []
+    for steps in (1, 2, 4):
+        model.model.path.sampling = model.config.sampling.model_copy(update={"steps": steps})
+        found.append(flops_per_picture(model))
+    assert found[0] > 0
+    assert found[2] - found[1] == 2 * (found[1] - found[0]) > 0
+
+
+def test_costs_stand_in_a_table_beside_each_other():
+    reports = []
+    for name in ("flow on pixels", "next_scale"):
+        model = Unimodal(CASES[name].model(), tokenizer())
+        report = Report(name, "shapes", "val", 0, judge_cost(model))
+        reports.append(json.loads(json.dumps(report.as_dict())))
+    lines = table(reports).splitlines()
+    assert lines[0] == "| score | `flow on pixels` | `next_scale` |"
+    assert "| `cost/forwards` | 3 | 2 |" in lines
+    parameters = sum(p.numel() for p in CASES["flow on pixels"].model().parameters())
+    assert f"| `cost/parameters` | {parameters:,}" in "\n".join(lines)
+    assert any(line.startswith("| `cost/seconds_16`") for line in lines)
+
+
+def test_bench_measures_pictures_of_a_path_that_takes_no_steps():
+    figures = generation_figures(Unimodal(CASES["next_scale"].model(), tokenizer()))
+    assert figures["forwards a picture"] == 2
+    assert all(value > 0 for value in figures.values())
+    assert torch.is_inference_mode_enabled() is False

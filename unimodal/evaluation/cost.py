@@ -1,0 +1,82 @@
+"""What a picture costs: forwards, operations, seconds.
+
+A forward is one look at a picture's positions, be it a solver step, a round of unmasking, a scale or a token,
+so that the figures of all paths can stand side by side.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from unimodal.attention.door import use_backend
+from unimodal.evaluation.scores import Score, average
+from unimodal.generation.verbs import Unimodal
+from unimodal.training.throughput import synchronize
+
+PROMPT = "draw a red circle left of a blue square"
+REPEATS = 5
+ROWS = (1, 16)  # pictures that are drawn together
+
+
+def judge_cost(model: Unimodal) -> dict[str, Score]:
+    """Parameters; forwards and billions of operations a picture; seconds a picture, alone and of sixteen."""
+    scores = {
+        "cost/parameters": average([model.size]),
+        "cost/forwards": average([forwards_per_picture(model)]),
+        "cost/gflop": average([flops_per_picture(model) / 1e9]),
+    }
+    for rows in ROWS:
+        scores[f"cost/seconds_{rows}"] = average(s / rows for s in seconds_to_draw(model, rows))
+    return scores
+
+
+def forwards_per_picture(model: Unimodal) -> int:
+    """How often the decoder looks at a picture while it draws it; guidance's branches share a look."""
+    looks, plain = [], model.model.look
+
+    def counted(*given, **named):
+        looks.append(1)
+        return plain(*given, **named)
+
+    model.model.look = counted
+    try:
+        model.generate(PROMPT)
+    finally:
+        del model.model.look
+    return len(looks)
+
+
+def flops_per_picture(model: Unimodal) -> int:
+    """Floating point operations of one picture from its prompt on, guidance and codec included.
+
+    Attention is counted as the oracle computes it, since torch does not count every fused kernel: over a
+    cache that is all keys there are, none of them in vain.
+    """
+    use_backend("naive")
+    try:
+        with FlopCounterMode(display=False) as counter:
+            model.generate(PROMPT)
+    finally:
+        use_backend(None)
+    return counter.get_total_flops()
+
+
+def seconds_to_draw(model: Unimodal, rows: int) -> list[float]:
+    """Seconds in which so many pictures are drawn together, measured a few times."""
+    return timed(lambda: model.generate([PROMPT] * rows), model.model.device)
+
+
+def timed(call: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> list[float]:
+    """Seconds of each of a few calls, after one that is not counted when there are several."""
+    if repeats > 1:
+        call()
+    taken = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        call()
+        synchronize(device)
+        taken.append(time.perf_counter() - start)
+    return taken

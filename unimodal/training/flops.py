@@ -1,0 +1,81 @@
+"""What a training step of the unified model costs, in floating point operations.
+
+The decoder is counted by the rule of PaLM (Chowdhery et al. 2022, appendix B): 6 a weight and position,
+forward and backward, and 12 a pair that attends and width.  What the paths do is too different for one rule,
+so torch counts it, once for every size of picture.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from unimodal.model.unified import UnifiedModel
+from unimodal.sequence.layout import NO_LABEL, Grid
+from unimodal.sequence.pack import Pack
+
+DRAWN = 16  # pictures over which a path's chance, such as how much it hides, is averaged
+
+
+class Costs:
+    """Costs of one model's packs; frozen weights cost 4, as they need no gradient of their own."""
+
+    def __init__(self, model: UnifiedModel):
+        self.model = model
+        self._read: dict[Grid, float] = {}
+        self._drawn: dict[Grid, float] = {}
+
+    def pack(self, batch: Pack) -> float:
+        """Forward and backward of a pack, packed: padding, masks and recomputation cost nothing."""
+        model, config = self.model, self.model.config
+        weights = sum(_cost(p) * p.numel() for p in model.decoder.layers.parameters())
+        layers = weights / len(model.decoder.layers[0].experts)
+        trained = float((batch.labels != NO_LABEL).sum())
+        if model.block:  # of n tokens 1 to n are hidden, each number as often
+            trained = sum((block.length + 1) / 2 for block in batch.blocks)
+        pairs = sum(length**2 for length in batch.lengths)
+        width = config.num_attention_heads * config.head_dim
+        attention = 12 * config.num_hidden_layers * width * pairs / 2
+        table = model.embed_tokens.weight if model.lm_head is None else model.lm_head.weight
+        head = _cost(table) * trained * config.vocab_size * config.hidden_size
+        images = sum(
+            self.read(span.grid) if span.kind == "clean" else self.drawn(span.grid) for span in batch.images
+        )
+        return layers * batch.tokens + attention + head + images
+
+    def read(self, grid: Grid) -> float:
+        """What the path spends on a picture that is read."""
+        if grid not in self._read:
+            path, device = self.model.path, self.model.device
+            latents = torch.zeros(grid[0] * grid[1], path.channels, device=device)
+            with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+                _backward(self.model, path.embed_clean(latents).sum(), [])
+            self._read[grid] = float(counter.get_total_flops())
+        return self._read[grid]
+
+    def drawn(self, grid: Grid) -> float:
+        """What the path spends on one copy of a picture that is drawn: embedding, head and loss."""
+        if grid not in self._drawn:
+            model = self.model
+            size = (grid[0] * model.multiple, grid[1] * model.multiple, 3)
+            with torch.no_grad():
+                truths = model.encoded([np.zeros(size, np.uint8)])[1] * DRAWN
+            generator = torch.Generator(model.device).manual_seed(0)
+            seen = model.path.corrupt(truths, [grid] * DRAWN, generator)
+            with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+                embeds = model.path.embed(seen)
+                hidden = torch.zeros_like(embeds).requires_grad_()
+                _backward(model, embeds.sum() + model.path.loss(hidden, seen).sum(), [hidden])
+            self._drawn[grid] = counter.get_total_flops() / DRAWN
+        return self._drawn[grid]
+
+
+def _backward(model: UnifiedModel, loss: Tensor, inputs: list[Tensor]) -> None:
+    """Run the backward pass of a path to `inputs` and to what is trained of it, keeping no gradient."""
+    inputs = [*inputs, *(p for p in model.path.parameters() if p.requires_grad)]
+    if inputs and loss.requires_grad:
+        torch.autograd.grad(loss, inputs, allow_unused=True)
+
+
+def _cost(weight: Tensor) -> int:
+    return 6 if weight.requires_grad else 4
