@@ -93,7 +93,7 @@ def test_the_command_refuses_another_base_and_half_a_wish(tmp_path):
     out = tmp_path / "merged"
     with pytest.raises(UserError, match=r"was trained on .*base .*but .*other has other weights"):
         export(folder, out, "--merge", "--base", other)
-    with pytest.raises(UserError, match="--to llm .* or --merge"):
+    with pytest.raises(UserError, match=r"--to llm .* or --merge"):
         export(folder, out)
     with pytest.raises(UserError, match="--dtype goes with --merge"):
         export(base, out, "--to", "llm", "--dtype", "bf16")

@@ -18,7 +18,7 @@ def export(
     model: Annotated[
         str,
         typer.Argument(
-            help="A shipped model, a folder that `train` wrote, or a hub id; with --merge an adapter's folder.",
+            help="A shipped model, a folder that `train` wrote, a hub id; or an adapter, to --merge.",
             metavar="MODEL",
         ),
     ],
