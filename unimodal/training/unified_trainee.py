@@ -5,7 +5,7 @@ the losses are the model's own.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from unimodal.model.config import DropTable
 from unimodal.model.folder import save_model
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.layout import NO_LABEL, Sequence, TargetRule, layout
-from unimodal.sequence.pack import Pack, Packer
+from unimodal.sequence.pack import Pack, Packer, pack_in_order
 from unimodal.sequence.tokenizer import Tokenizer
 from unimodal.training.config import DataSection
 from unimodal.training.trainee import Losses
@@ -76,9 +76,11 @@ class UnifiedTrainee:
         train_codec: bool,
         dtype: torch.dtype = torch.float32,
         adapter: Note | None = None,
+        held: Mixture | None = None,
     ):
         self.module, self.tokenizer, self.data, self.dtype = model, tokenizer, data, dtype
         self.adapter = adapter  # of what, if the model has an adapter in it and this alone is trained
+        self.held = held  # rows that are not trained on
         self.train_codec = train_codec
         self.weights = {name: weight for name, weight in weights.items() if name != "codec" or train_codec}
         config = model.config
@@ -95,6 +97,11 @@ class UnifiedTrainee:
     def batches(self, start_state: dict | None, rank: int, world: int) -> Iterator[Pack]:
         """Packs of rows rank, rank + world, ..."""
         return iter(Packer(self.rows, self.data.tokens, first=rank, stride=world, state=start_state))
+
+    def held_out(self) -> Iterator[Pack]:
+        """Packs of the held-out rows, with every condition there."""
+        rows = replace(self.rows, mixture=self.held, table=DropTable(text=0, image=0, both=0))
+        return pack_in_order(map(rows, range(self.data.eval_rows)), self.data.tokens)
 
     def count(self, batch: Pack) -> dict[str, float]:
         """Trained tokens, drawn image positions, and pictures."""
