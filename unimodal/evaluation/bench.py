@@ -5,8 +5,6 @@ compares like with like.  Medians over repeats; nothing is asserted, a reader ju
 """
 
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 
@@ -15,12 +13,12 @@ from unimodal.data.rows import parse_row
 from unimodal.generation.context import read_documents, read_tokens
 from unimodal.generation.verbs import Unimodal, load
 from unimodal.training.config import DataSection
-from unimodal.training.throughput import gemm_rate, synchronize
+from unimodal.training.throughput import gemm_rate, timed
 from unimodal.training.unified import mixture_of
 from unimodal.training.unified_trainee import UnifiedTrainee
 
 PROMPT = "draw a red circle left of a blue square"
-REPEATS = 5
+REPEATS = 5  # of training packs
 
 
 def bench(name: str = "shapes-base", tokens: int = 4096) -> dict[str, float]:
@@ -97,20 +95,6 @@ def generation_figures(model: Unimodal) -> dict[str, float]:
         short = timed(lambda prompts=prompts: model.generate(prompts, steps=1), device, 3)
         figures[f"denoise, batch {rows}, ms/step"] = 1000 * (seconds - short) / (steps - 1)
     return figures
-
-
-def timed(call: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
-    """Median seconds of a call, after one that is not counted when it is repeated."""
-    if repeats > 1:
-        call()
-    taken = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
 
 
 def print_figures(name: str, figures: dict[str, float]) -> None:

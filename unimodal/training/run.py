@@ -67,7 +67,7 @@ class Run:
         self.step: int = state.get("step", 0)
         self._check_world(state)
 
-        _seed_everything(train.seed)
+        seed_everything(train.seed)
         self.trainee: Trainee = recipe.model.build(recipe, checkpoint)
         self.module = self.trainee.module
         # Workers are forked before anything else starts threads.
@@ -77,7 +77,7 @@ class Run:
 
         self.precision = _agreed_precision(train.precision, accelerator, state.get("precision"))
         if train.gradient_checkpointing:
-            _enable_checkpointing(self.module)
+            enable_checkpointing(self.module)
         self.forward = accelerator.prepare(Forward(self.trainee, self.precision.autocast))
         self.parameters = list(trained(self.module).values())
         self.optimizers = build_optimizers(self.module, train, self.precision.orthogonalise)
@@ -222,13 +222,15 @@ class Run:
         self.stream.close()
 
 
-def _seed_everything(seed: int) -> None:
+def seed_everything(seed: int) -> None:
+    """Python's, numpy's and PyTorch's own generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
-def _enable_checkpointing(module: nn.Module) -> None:
+def enable_checkpointing(module: nn.Module) -> None:
+    """Ask a module to recompute activations; UserError if it cannot."""
     if not hasattr(module, "gradient_checkpointing_enable"):
         raise UserError(f"train.gradient_checkpointing: {type(module).__name__} cannot; set it to false.")
     module.gradient_checkpointing_enable()

@@ -24,7 +24,7 @@ from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.layout import NO_LABEL, Sequence, TargetRule, layout
 from unimodal.sequence.pack import Pack, Packer, pack_in_order
 from unimodal.sequence.tokenizer import Tokenizer
-from unimodal.training.config import DataSection
+from unimodal.training.config import DataSection, Recipe
 from unimodal.training.trainee import Losses
 
 SAMPLED = 12  # pictures on a sample sheet
@@ -149,6 +149,13 @@ class UnifiedTrainee:
         # Latents need no gradient, so their projection costs 4 a weight; the path's head costs 6.
         image = (4 * read + 6 * drawn) * self.module.path.channels * config.hidden_size
         return layers * batch.tokens + attention + head + image
+
+    def about_rows(self, recipe: Recipe, packs: list[Pack]) -> dict[str, str]:
+        """Lines about the rows for a person, by name."""
+        from unimodal.training.row_statistics import held_out_statistics, row_statistics
+
+        held = held_out_statistics(self.held, recipe) if self.held else {}
+        return row_statistics(self.rows, recipe, packs) | held
 
     def _experts(self) -> range:
         return range(2 if self.module.config.experts == "mot" else 1)
