@@ -73,7 +73,7 @@ def test_every_task_has_its_recipes() -> None:
 @pytest.mark.parametrize("name", ON_CPU)
 def test_a_recipe_for_the_cpu_runs_two_steps(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = prepared(name, "data.tokens=512")
+    recipe = prepared(name, "data.tokens=1024")
     if recipe.model.codec:
         shutil.copytree(SHIPPED / "shapes-base" / "codec", recipe.model.codec)
     folder = train(recipe)

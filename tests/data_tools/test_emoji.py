@@ -269,6 +269,7 @@ def test_a_used_folder_is_left_alone(made):
         make_emoji(made[0])
 
 
+@needs_packages
 def test_one_task_alone_has_its_rows_and_no_other(made, tmp_path):
     keep = lambda e: e.family in FAMILIES  # noqa: E731
     report = make_emoji(tmp_path / "t2i", size=48, seed=5, val=0.3, keep=keep, tasks=("t2i",))

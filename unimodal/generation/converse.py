@@ -113,6 +113,7 @@ class Converser:
             return torch.full((len(images),), special.image_start, device=self.model.device)
         logits = self.model.logits(self.context.hidden).float()
         forbidden = [special.pad, special.im_start, special.image_end]
+        forbidden += [] if special.bos is None else [special.bos]
         logits[:, forbidden] = float("-inf")
         logits[:, len(special) :] = float("-inf")
         for row, count in enumerate(images):

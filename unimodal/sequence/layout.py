@@ -6,6 +6,8 @@ ends the sequence where the assistant is to begin.
 
     <|im_start|>user\\n a red circle <|im_end|>\\n
     <|im_start|>assistant\\n <|image_start|> [noised] [clean] <|image_end|> <|im_end|>\\n
+
+A pretrained tokenizer that begins every sequence with a token of its own (Llama 3, Mistral) does so here too.
 """
 
 from dataclasses import dataclass, field
@@ -189,11 +191,14 @@ def layout(
     writer = _Writer(tokenizer.pad)
     last = None if open_turn else _last_trained(document)
     images = 0
+    if tokenizer.bos is not None:
+        writer.text([tokenizer.bos])
     for number, turn in enumerate(document.turns):
         plain = turn.role is None
-        writer.text(
-            [tokenizer.endoftext] if plain else [tokenizer.im_start, *tokenizer.encode(f"{turn.role}\n")]
-        )
+        if not plain:
+            writer.text([tokenizer.im_start, *tokenizer.encode(f"{turn.role}\n")])
+        elif tokenizer.bos is None:
+            writer.text([tokenizer.endoftext])
         for index, part in enumerate(turn.parts):
             if isinstance(part, Text):
                 writer.text(tokenizer.encode(part.text), part.trained)
