@@ -108,6 +108,7 @@ class Tokenizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / "tokenizer.json"))
+        named = ("im_end", "pad", BOS)
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": self.names["im_end"],
