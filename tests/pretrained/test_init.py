@@ -139,18 +139,24 @@ def test_a_tokenizer_without_the_habit_is_given_none(parts, name, tmp_path):
     assert "bos_token" not in json.loads((tmp_path / "ours" / "tokenizer_config.json").read_text())
 
 
-@pytest.mark.parametrize(("said", "expected"), [(True, "<|begin_of_text|>"), (False, None)])
-def test_what_the_settings_say_of_the_habit_goes_first(tmp_path, said, expected):
+def test_the_habit_travels_with_the_tokenizer(tmp_path):
     make("llama", tmp_path / "llm")
-    file = tmp_path / "llm" / "tokenizer_config.json"
-    settings = json.loads(file.read_text()) | {"add_bos_token": said, "bos_token": "<|begin_of_text|>"}
-    file.write_text(json.dumps(settings))
-    vocabulary = extend(tmp_path / "llm")
-    assert vocabulary.tokenizer.names.get("bos") == expected
-    vocabulary.tokenizer.save(tmp_path / "saved")
+    tokenizer = extend(tmp_path / "llm").tokenizer
+    tokenizer.save(tmp_path / "saved")
     again = Tokenizer.load(tmp_path / "saved")
-    assert again.bos == vocabulary.tokenizer.bos
-    assert pickle.loads(pickle.dumps(again)).bos == again.bos
+    assert pickle.loads(pickle.dumps(again)).bos == again.bos == tokenizer.bos is not None
+    assert again.encode("a red circle") == tokenizer.encode("a red circle")
+
+
+def test_more_than_one_token_before_a_text_is_refused(tmp_path):
+    make("llama", tmp_path / "llm")
+    file = tmp_path / "llm" / "tokenizer.json"
+    raw = json.loads(file.read_text())
+    start = raw["post_processor"]["single"][0]
+    raw["post_processor"]["single"].insert(0, start)
+    file.write_text(json.dumps(raw))
+    with pytest.raises(unimodal.UserError, match="expected one token at most"):
+        extend(tmp_path / "llm")
 
 
 @pytest.mark.parametrize("name", ["qwen2", "llama", "mistral"])

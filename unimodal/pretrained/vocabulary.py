@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, processors
 
 from unimodal.errors import UserError
 from unimodal.pretrained.checkpoint import read_json
@@ -65,7 +65,7 @@ def extend(folder: Path) -> Vocabulary:
         + (f" Where there is {others[0]}, AutoTokenizer's save_pretrained writes it." if others else ""),
     )
     settings = read_json(folder / "tokenizer_config.json")
-    names = SPECIALS | {"endoftext": _end_of_text(raw, settings)} | _habit(raw, settings, file)
+    names = SPECIALS | {"endoftext": _end_of_text(raw, settings)} | _habit(raw, file)
     try:
         backend = tokenizers.Tokenizer.from_str(json.dumps(_plain(raw, set(names.values()))))
     except Exception as error:  # tokenizers raises bare Exception
@@ -77,6 +77,9 @@ def extend(folder: Path) -> Vocabulary:
     ids = backend.get_vocab(with_added_tokens=True).values()
     if len(set(ids)) < len(ids) or any(backend.token_to_id(token) < known for token in added):
         raise UserError(f"{file}: its ids have gaps, so no token can be added safely; number them anew.")
+    if bos := names.get(BOS):
+        pair = [(bos, backend.token_to_id(bos))]
+        backend.post_processor = processors.TemplateProcessing(f"{bos} $A", special_tokens=pair)
     try:
         tokenizer = Tokenizer(backend, names)
     except UserError as error:
@@ -100,10 +103,10 @@ def _end_of_text(raw: dict[str, Any], settings: dict[str, Any]) -> str:
     return SPECIALS["endoftext"]
 
 
-def _habit(raw: dict[str, Any], settings: dict[str, Any], file: Path) -> dict[str, str]:
+def _habit(raw: dict[str, Any], file: Path) -> dict[str, str]:
     """The token that the tokenizer puts before every text, as `{BOS: token}`; empty if it puts none.
 
-    transformers goes by `add_bos_token` where the settings say it, else by the tokenizer itself.
+    As transformers, this goes by what the tokenizer does, whatever `add_bos_token` says beside it.
     """
     try:
         backend = tokenizers.Tokenizer.from_str(json.dumps(raw))
@@ -111,9 +114,6 @@ def _habit(raw: dict[str, Any], settings: dict[str, Any], file: Path) -> dict[st
         with_habit, without = (backend.encode("a", add_special_tokens=on).ids for on in (True, False))
     except Exception as error:  # tokenizers raises bare Exception
         raise UserError(f"{file} is no tokenizer that `tokenizers` reads: {error}") from error
-    named = _content(settings.get("bos_token"))
-    if (said := settings.get("add_bos_token")) is not None:
-        return {BOS: named} if said and named and backend.token_to_id(named) is not None else {}
     # What it puts after a text is not taken over: the layout ends turns and texts itself.
     before = next((n for n in range(len(with_habit)) if with_habit[n : n + len(without)] == without), 0)
     if before > 1:
@@ -130,8 +130,8 @@ def _content(token: Any) -> Any:
 def _plain(raw: dict[str, Any], specials: set[str]) -> dict[str, Any]:
     """The tokenizer without anything that adds to a text or cuts it, so that ids and texts are one to one.
 
-    Gone are truncation, padding, tokens put around a text (`layout` does that), and the space that
-    SentencePiece puts before a text: parts of a turn are encoded one by one.
+    Gone are truncation, padding, tokens put around a text (`layout` does that; the habit of beginning with
+    one is put back for other programs), and the space that SentencePiece puts before a text: parts of a turn are encoded one by one.
     """
     raw = {**raw, "truncation": None, "padding": None, "post_processor": None}
     for token in raw.get("added_tokens") or []:

@@ -108,14 +108,12 @@ class Tokenizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / "tokenizer.json"))
-        named = ("im_end", "pad", BOS)
+        named = ("im_end", "pad", BOS)  # under keys of their own
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": self.names["im_end"],
             "pad_token": self.names["pad"],
-            "additional_special_tokens": [
-                t for n, t in self.names.items() if n not in ("im_end", "pad", BOS)
-            ],
+            "additional_special_tokens": [t for n, t in self.names.items() if n not in named],
             "clean_up_tokenization_spaces": False,
             "add_bos_token": BOS in self.names,
             "chat_template": CHAT_TEMPLATE,
