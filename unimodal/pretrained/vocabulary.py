@@ -130,9 +130,9 @@ def _content(token: Any) -> Any:
 def _plain(raw: dict[str, Any], specials: set[str]) -> dict[str, Any]:
     """The tokenizer without anything that adds to a text or cuts it, so that ids and texts are one to one.
 
-    Gone are truncation, padding, tokens put around a text (`layout` does that; the habit of beginning with one
-    is put back for other programs), and the space that SentencePiece puts before a text: parts of a turn are
-    encoded one by one.
+    Gone are truncation, padding, tokens put around a text (`layout` does that; the habit of beginning with
+    one is put back for other programs), and the space that SentencePiece puts before a text: parts of a turn
+    are encoded one by one.
     """
     raw = {**raw, "truncation": None, "padding": None, "post_processor": None}
     for token in raw.get("added_tokens") or []:
