@@ -70,7 +70,7 @@ def row_length(model: str) -> Callable:
 
     def measure(document) -> int:
         fitted = fit(document, loaded.multiple, size=loaded.config.image_size)
-        return len(layout(fitted, tokenizer, loaded.path, loaded.multiple).ids)
+        return len(layout(fitted, tokenizer, loaded.path, loaded.multiple, vision=loaded.vision_grid).ids)
 
     return measure
 

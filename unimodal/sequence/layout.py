@@ -21,6 +21,7 @@ from unimodal.sequence.tokenizer import Tokenizer
 
 NO_LABEL = -100
 Grid = tuple[int, int]
+Kind = Literal["clean", "target", "vision"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +68,14 @@ class ImageSpan:
     length  number of positions: rows * columns of a clean copy, what the path says of a target
     grid    (rows, columns) of the clean copy
     image   index into the sequence's `pixels`
-    kind    `clean`: the finished image is read; `target`: the path draws it
+    kind    `clean`: the finished image is read; `target`: the path draws it; `vision`: a tower's features
     """
 
     start: int
     length: int
     grid: Grid
     image: int
-    kind: Literal["clean", "target"]
+    kind: Kind
 
 
 @dataclass(slots=True)
@@ -132,7 +133,7 @@ class _Writer:
         self.next_step += count
         self.next_position += count
 
-    def image(self, grid: Grid, image: int, kind: Literal["clean", "target"], target: TargetLayout) -> None:
+    def image(self, grid: Grid, image: int, kind: Kind, target: TargetLayout) -> None:
         """One copy of an image; `position` does not advance until `leave_image`."""
         steps = target.steps.tolist()
         count = len(steps)
@@ -176,7 +177,12 @@ def grid_of(image: Image, multiple: int, where: str) -> Grid:
 
 
 def layout(
-    document: Document, tokenizer: Tokenizer, path: TargetRule, multiple: int, open_turn: bool = False
+    document: Document,
+    tokenizer: Tokenizer,
+    path: TargetRule,
+    multiple: int,
+    open_turn: bool = False,
+    vision: Grid | None = None,
 ) -> Sequence:
     """Lay a document out as one sequence.
 
@@ -185,6 +191,7 @@ def layout(
     open_turn  for inference: every image is read as finished, and the sequence ends where the assistant
                is to go on (after `<|im_start|>assistant\\n`, or inside the last turn if it is the
                assistant's)
+    vision     positions of a vision tower's reading, which follows that of every picture that is only read
 
     Raises UserError for a picture whose sides are not multiples of `multiple`.
     """
@@ -215,6 +222,9 @@ def layout(
             if not target or target.clean:
                 writer.image(grid, images, "clean", clean_layout(grid))
             writer.leave_image(grid)
+            if vision and not part.trained:
+                writer.image(vision, images, "vision", clean_layout(vision))
+                writer.leave_image(vision)
             writer.text([tokenizer.image_end])
             images += 1
         if open_turn and number == len(document.turns) - 1 and turn.role in (None, "assistant"):

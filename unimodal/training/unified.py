@@ -66,6 +66,11 @@ class UnifiedModelSection(ModelConfig):
                 raise UserError(
                     "model.codec is missing: a model that starts from nothing needs a codec folder"
                 )
+            if self.vision:
+                raise UserError(
+                    "model.vision is for a model that has a tower: make one with `unimodal init --vision`, "
+                    "and name it in model.init_from"
+                )
             tokenizer = Tokenizer.load(checkpoint / "model") if checkpoint else self._tokenizer(mixture)
             fields = {name: getattr(self, name) for name in ModelConfig.model_fields}
             config = ModelConfig(**fields | {"vocab_size": max(self.vocab_size, len(tokenizer))})

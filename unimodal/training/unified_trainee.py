@@ -21,7 +21,7 @@ from unimodal.images.signal import to_signal
 from unimodal.model.config import DropTable
 from unimodal.model.folder import save_model
 from unimodal.model.unified import UnifiedModel
-from unimodal.sequence.layout import NO_LABEL, Sequence, TargetRule, layout
+from unimodal.sequence.layout import NO_LABEL, Grid, Sequence, TargetRule, layout
 from unimodal.sequence.pack import Pack, Packer, pack_in_order
 from unimodal.sequence.tokenizer import Tokenizer
 from unimodal.training.config import DataSection, Recipe
@@ -42,6 +42,7 @@ class RowMaker:
     image_size: int
     table: DropTable
     seed: int
+    vision: Grid | None = None
 
     def document(self, number: int) -> Document:
         """Row `number`, fitted to the grid."""
@@ -52,7 +53,7 @@ class RowMaker:
         document = self.document(number)
         if any(image.trained for image in document.images):
             document = self._drop(document, number)
-        return layout(document, self.tokenizer, self.target, self.multiple)
+        return layout(document, self.tokenizer, self.target, self.multiple, vision=self.vision)
 
     def _drop(self, document: Document, number: int) -> Document:
         chance = np.random.Generator(np.random.Philox(key=[self.seed, number])).random()
@@ -92,6 +93,7 @@ class UnifiedTrainee:
             config.image_size,
             config.drop,
             data.seed,
+            model.vision_grid,
         )
 
     def batches(self, start_state: dict | None, rank: int, world: int) -> Iterator[Pack]:
@@ -144,11 +146,19 @@ class UnifiedTrainee:
         width = config.num_attention_heads * config.head_dim
         attention = 12 * config.num_hidden_layers * width * pairs / 2
         head = _cost(self.module.embed_tokens.weight) * trained * config.vocab_size * config.hidden_size
-        read = sum(span.length for span in batch.images)
+        read = sum(span.length for span in batch.images if span.kind != "vision")
         drawn = sum(span.length for span in batch.images if span.kind == "target")
         # Latents need no gradient, so their projection costs 4 a weight; the path's head costs 6.
         image = (4 * read + 6 * drawn) * self.module.path.channels * config.hidden_size
-        return layers * batch.tokens + attention + head + image
+        return layers * batch.tokens + attention + head + image + self._vision_flops(batch)
+
+    def _vision_flops(self, batch: Pack) -> float:
+        """A tower is passed through once, for nothing in it is trained; then comes its projection."""
+        told = sum(span.length for span in batch.images if span.kind == "vision")
+        if not told:
+            return 0.0
+        tower = 2 * sum(p.numel() for p in self.module.tower.parameters())
+        return told * (tower + sum(_cost(p) * p.numel() for p in self.module.vision_in.parameters()))
 
     def about_rows(self, recipe: Recipe, packs: list[Pack]) -> dict[str, str]:
         """Lines about the rows for a person, by name."""
