@@ -14,7 +14,7 @@ from unimodal.commands import recipes
 from unimodal.errors import UserError
 
 VERBS = [
-    *("train", "generate", "edit", "ask", "complete", "chat", "eval", "bench", "env"),
+    *("train", "generate", "edit", "ask", "complete", "chat", "eval", "bench", "env", "init", "export"),
     *(
         "data check",
         "data preview",

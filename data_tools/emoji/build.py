@@ -20,6 +20,7 @@ from data_tools.emoji.rows import EDITS, examples, variants
 from unimodal.errors import UserError
 
 SPLITS = ("train", "val")
+TASKS = ("t2i", "edit", "vqa")
 
 
 @dataclass
@@ -66,6 +67,7 @@ def make_emoji(
     names: str | Path | None = None,
     keep: Callable[[Emoji], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    tasks: tuple[str, ...] = TASKS,
 ) -> Made:
     """Draw every emoji and write rows about it.
 
@@ -75,6 +77,7 @@ def make_emoji(
     names     Unicode's emoji-test.txt; where Debian puts it if None
     keep      takes a part of the emoji only
     progress  called with (emoji drawn, emoji in all)
+    tasks     which rows are written, some of TASKS
     The same arguments, font and names write the same bytes.
     Raises UserError if font or names are missing (naming the packages), or `out` has something in it.
     """
@@ -83,6 +86,8 @@ def make_emoji(
         raise UserError(f"{out} is not an empty folder. Name a new one, or empty it.")
     if not 0 < val < 1:
         raise UserError(f"val {val} is no share; expected a number between 0 and 1.")
+    if not tasks or not set(tasks) <= set(TASKS):
+        raise UserError(f"tasks {tasks}; expected some of {', '.join(TASKS)}.")
     glyphs = Glyphs(Path(font) if font else None, size)
     emoji = [one for one in read_names(Path(names) if names else None) if keep is None or keep(one)]
     made = Made(shaping=glyphs.shaping)
@@ -103,7 +108,7 @@ def make_emoji(
     made.alike = _alike(shown, twins)
     for split, members in zip(SPLITS, split_families(shown, twins, val, Random(f"split/{seed}"))):
         made.families[split] = len({one.family for one in members})
-        made.rows[split] = _write(out, split, members, twins, Random(f"{split}/{seed}"))
+        made.rows[split] = _write(out, split, members, twins, tasks, Random(f"{split}/{seed}"))
     return made
 
 
@@ -149,10 +154,13 @@ def _alike(emoji: list[Emoji], twins: dict[str, str]) -> int:
     )
 
 
-def _write(out: Path, split: str, emoji: list[Emoji], twins: dict[str, str], rng: Random) -> Counter:
+def _write(
+    out: Path, split: str, emoji: list[Emoji], twins: dict[str, str], tasks: tuple[str, ...], rng: Random
+) -> Counter:
     """Rows and truth of a split, shuffled alike; returns how many of each kind."""
     found = list(examples(emoji, twins, rng))
     rng.shuffle(found)
+    found = [example for example in found if example[1]["kind"].split("/")[0] in tasks]
     for name, column in ((f"{split}.jsonl", 0), (f"{split}.truth.jsonl", 1)):
         lines = [json.dumps(example[column], ensure_ascii=False) + "\n" for example in found]
         (out / name).write_text("".join(lines), encoding="utf-8")

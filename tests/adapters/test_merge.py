@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 import unimodal
 from tests.adapters.make import adapter_folder, base_folder, losses, pack
 from unimodal.adapters.merge import merge_adapter, with_experts
 from unimodal.adapters.section import Settings
+from unimodal.cli import app
 from unimodal.errors import UserError
 from unimodal.model.config import Sampling
 
@@ -64,3 +67,51 @@ def test_refusals(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left"):
         merge_adapter(base, folder, tmp_path / "merged")
     assert {path.name for path in tmp_path.iterdir()} == {"base", "other", "adapter"}
+
+
+def export(*args):
+    result = CliRunner().invoke(app, ["export", *map(str, args)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_command_merges_and_names_the_folder(tmp_path):
+    base = base_folder(tmp_path / "base")
+    folder = adapter_folder(tmp_path / "adapter", base)
+    assert export(folder, tmp_path / "merged", "--merge").strip() == f"folder: {tmp_path / 'merged'}"
+    by_function = merge_adapter(base, folder, tmp_path / "other")
+    one, other = (load_file(f / "model.safetensors") for f in (tmp_path / "merged", by_function))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    export(folder, tmp_path / "half", "--merge", "--base", base, "--dtype", "bf16")
+    half = load_file(tmp_path / "half" / "model.safetensors")
+    assert all(torch.equal(half[name], one[name].bfloat16()) for name in one)
+
+
+def test_the_command_refuses_another_base_and_half_a_wish(tmp_path):
+    base, other = base_folder(tmp_path / "base"), base_folder(tmp_path / "other", seed=1)
+    folder = adapter_folder(tmp_path / "adapter", base)
+    out = tmp_path / "merged"
+    with pytest.raises(UserError, match=r"was trained on .*base .*but .*other has other weights"):
+        export(folder, out, "--merge", "--base", other)
+    with pytest.raises(UserError, match=r"--to llm .* or --merge"):
+        export(folder, out)
+    with pytest.raises(UserError, match="--dtype goes with --merge"):
+        export(base, out, "--to", "llm", "--dtype", "bf16")
+    with pytest.raises(UserError, match="is not an adapter"):
+        export(base, out, "--merge")
+    base_folder(base, seed=2)  # its weights are others now
+    with pytest.raises(UserError, match="has other weights"):
+        export(folder, out, "--merge")
+    assert not out.exists()
+
+
+def test_merged_and_exported_in_one_go_has_the_merged_text_weights(tmp_path):
+    base = base_folder(tmp_path / "base")
+    folder = adapter_folder(tmp_path / "adapter", base, target="both")
+    told = export(folder, tmp_path / "llm", "--merge", "--to", "llm")
+    assert "Qwen3ForCausalLM" in told
+    merged = load_file(merge_adapter(base, folder, tmp_path / "merged") / "model.safetensors")
+    text = load_file(tmp_path / "llm" / "model.safetensors")
+    name = "layers.0.mlp.up_proj.weight"
+    ours = merged[f"decoder.{name.replace('layers.0.', 'layers.0.experts.0.')}"]
+    assert torch.equal(text[f"model.{name}"], ours)

@@ -267,3 +267,17 @@ def test_what_is_left_out_is_said(tmp_path, monkeypatch):
 def test_a_used_folder_is_left_alone(made):
     with pytest.raises(UserError, match="not an empty folder"):
         make_emoji(made[0])
+
+
+@needs_packages
+def test_one_task_alone_has_its_rows_and_no_other(made, tmp_path):
+    keep = lambda e: e.family in FAMILIES  # noqa: E731
+    report = make_emoji(tmp_path / "t2i", size=48, seed=5, val=0.3, keep=keep, tasks=("t2i",))
+    for split in ("train", "val"):
+        every = (made[0] / f"{split}.jsonl").read_text().splitlines()
+        rows = (tmp_path / "t2i" / f"{split}.jsonl").read_text().splitlines()
+        assert set(report.rows[split]) == {"t2i"}
+        assert len(rows) == report.rows[split]["t2i"] == made[1].rows[split]["t2i"] > 0
+        assert set(rows) <= set(every)
+    with pytest.raises(UserError, match="t2i, edit, vqa"):
+        make_emoji(tmp_path / "other", tasks=("draw",))

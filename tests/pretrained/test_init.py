@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ from unimodal.data.document import Document, Text, Turn
 from unimodal.images.codec import PixelPatches
 from unimodal.model.weights import Weights
 from unimodal.pretrained.initialise import extended, init_model
+from unimodal.pretrained.vocabulary import extend
 from unimodal.sequence.layout import layout
+from unimodal.sequence.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -101,6 +104,59 @@ def test_turns_are_those_of_the_checkpoints_own_template(parts, tmp_path):
     document = Document((Turn("user", (Text("a red circle"),)), Turn("assistant", (Text("two", True),))))
     expected = theirs.apply_chat_template(messages, return_dict=False)
     assert layout(document, ours.tokenizer, HiddenTarget(), 4).ids.tolist() == expected
+
+
+@pytest.mark.parametrize(("name", "bos"), [("llama", "<|begin_of_text|>"), ("mistral", "<s>")])
+def test_everything_begins_as_the_tokenizer_has_the_habit(parts, name, bos, tmp_path):
+    """By transformers: the checkpoint's own tokenizer, and ours by its chat template."""
+    _, ours = parts(name)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "llm")
+    first = theirs.convert_tokens_to_ids(bos)
+    assert theirs("a red circle").input_ids[0] == first == ours.tokenizer.bos
+    saved = AutoTokenizer.from_pretrained(tmp_path / "ours")
+    assert saved.bos_token == bos
+    messages = [{"role": "user", "content": "a red circle"}, {"role": "assistant", "content": "two"}]
+    document = Document((Turn("user", (Text("a red circle"),)), Turn("assistant", (Text("two", True),))))
+    laid = layout(document, ours.tokenizer, HiddenTarget(), 4)
+    assert laid.ids.tolist() == saved.apply_chat_template(messages, return_dict=False)
+    assert laid.ids.tolist().count(first) == 1
+    assert laid.labels[0] == -100
+    asked = Document(document.turns[:1])
+    opened = layout(asked, ours.tokenizer, HiddenTarget(), 4, open_turn=True).ids.tolist()
+    told = saved.apply_chat_template(messages[:1], add_generation_prompt=True, return_dict=False)
+    assert opened == told
+    plain = Document((Turn(None, (Text("a red circle", True),)),))
+    ids = layout(plain, ours.tokenizer, HiddenTarget(), 4).ids.tolist()
+    assert ids == [*saved("a red circle").input_ids, ours.tokenizer.endoftext]
+    if name == "llama":  # the other puts a space before a text, which ours does not
+        assert ids[:-1] == theirs("a red circle").input_ids
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "smollm2"])
+def test_a_tokenizer_without_the_habit_is_given_none(parts, name, tmp_path):
+    _, ours = parts(name)
+    assert ours.tokenizer.bos is None
+    assert "bos_token" not in json.loads((tmp_path / "ours" / "tokenizer_config.json").read_text())
+
+
+def test_the_habit_travels_with_the_tokenizer(tmp_path):
+    make("llama", tmp_path / "llm")
+    tokenizer = extend(tmp_path / "llm").tokenizer
+    tokenizer.save(tmp_path / "saved")
+    again = Tokenizer.load(tmp_path / "saved")
+    assert pickle.loads(pickle.dumps(again)).bos == again.bos == tokenizer.bos is not None
+    assert again.encode("a red circle") == tokenizer.encode("a red circle")
+
+
+def test_more_than_one_token_before_a_text_is_refused(tmp_path):
+    make("llama", tmp_path / "llm")
+    file = tmp_path / "llm" / "tokenizer.json"
+    raw = json.loads(file.read_text())
+    start = raw["post_processor"]["single"][0]
+    raw["post_processor"]["single"].insert(0, start)
+    file.write_text(json.dumps(raw))
+    with pytest.raises(unimodal.UserError, match="expected one token at most"):
+        extend(tmp_path / "llm")
 
 
 @pytest.mark.parametrize("name", ["qwen2", "llama", "mistral"])

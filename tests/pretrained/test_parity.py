@@ -129,8 +129,11 @@ def test_export_gives_the_checkpoint_back(pair, tmp_path):
         AutoTokenizer.from_pretrained(tmp_path / "back"),
     )
     for text in ("a red circle", "user\n größer 🙂", " two"):
-        assert loaded.encode(text) == tokenizer.encode(text)
+        assert loaded.encode(text, add_special_tokens=False) == tokenizer.encode(text)
         assert loaded.decode(tokenizer.encode(text)) == text
+    habit = [] if tokenizer.bos is None else [tokenizer.bos]
+    assert loaded.encode("two") == [*habit, *tokenizer.encode("two")]
+    assert again.generation_config.bos_token_id == (habit or [tokenizer.endoftext])[0]
     assert again.generation_config.eos_token_id == [tokenizer.im_end, tokenizer.endoftext]
     assert loaded.pad_token_id == again.config.pad_token_id == tokenizer.pad
 

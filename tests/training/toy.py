@@ -76,6 +76,12 @@ class ToyTrainee:
         x = torch.from_numpy(random.normal(size=(group % 4 + 1, 4))).float()
         return x, torch.sin(x.sum(-1))
 
+    def held_out(self) -> Iterator[ToyBatch]:
+        """Three batches of groups that training does not reach, of 1, 2 and 3 rows."""
+        for group in (4000, 4001, 4002):
+            x, y = self._rows(group)
+            yield ToyBatch(x, y, [f"toy:{group}"], {}, [group])
+
     def count(self, batch: ToyBatch) -> dict[str, float]:
         return {"fit": len(batch.x), "size": len(batch.x)}
 
@@ -115,10 +121,11 @@ class ToySection(Section):
 def toy_recipe(output: Path, model: dict[str, Any] | None = None, workers: int = 0, **train: Any) -> Recipe:
     """A recipe of the toy, with quick defaults."""
     config.KINDS["toy"] = KIND
+    held = [{"source": "shapes"}] if train.get("eval_steps") else []  # named, but the toy has its own
     settings = {"steps": 6, "learning_rate": 0.01, "precision": "fp32", "logging_steps": 1, "threads": 1}
     raw = {
         "model": {"kind": "toy", **(model or {})},
-        "data": {"workers": workers},
+        "data": {"workers": workers, "eval_sources": held},
         "train": settings | train,
         "output": {"dir": str(output)},
     }

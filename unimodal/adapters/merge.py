@@ -61,7 +61,7 @@ def merge_adapter(
 
 def with_experts(model: UnifiedModel) -> UnifiedModel:
     """The same model with its block weights once for text and once for images."""
-    twice = UnifiedModel(model.config.model_copy(update={"experts": "mot"}), model.codec)
+    twice = UnifiedModel(model.config.model_copy(update={"experts": "mot"}), model.codec, model.tower)
     weights = model.state_dict()
     weights |= {name.replace(SHARED, IMAGE): w for name, w in weights.items() if SHARED in name}
     twice.load_state_dict(weights)

@@ -61,11 +61,12 @@ def lora_config(model: UnifiedModel, section: LoraSection, base: str) -> LoraCon
 def _check_whole(model: UnifiedModel, name: str) -> None:
     """Refuse a module that cannot be trained in full beside an adapter."""
     names = [key for key, layer in model.named_modules() if any(True for _ in layer.parameters())]
-    free = [key for key in names if key and not key.startswith(("codec", "decoder.layers"))]
+    free = [key for key in names if key and not key.startswith(("codec", "tower", "decoder.layers"))]
     if name == "decoder" or (name in names and name not in free):
         raise UserError(
-            f"model.lora.modules_to_save: {name!r} holds block weights or the codec, which an adapter leaves "
-            "as they are. Name an embedding, a head or a layer of the image path, or leave model.lora out."
+            f"model.lora.modules_to_save: {name!r} holds block weights, the codec or the tower, which an "
+            "adapter leaves as they are. Name an embedding, a head or a layer of the image path, or leave "
+            "model.lora out."
         )
     # peft goes by how a name ends, so one that ends like another module's would take that along.
     found = [key for key in names if key.endswith(name)]

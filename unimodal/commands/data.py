@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,14 @@ Root = Annotated[
     Path | None, typer.Option(help="What image paths are relative to.  [default: the file's folder]")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+
+
+class EmojiTask(StrEnum):
+    """What rows of emoji are about."""
+
+    t2i = "t2i"
+    edit = "edit"
+    vqa = "vqa"
 
 
 @app.command()
@@ -61,7 +70,8 @@ def row_length(model: str) -> Callable:
 
     def measure(document) -> int:
         fitted = fit(document, loaded.multiple, size=loaded.config.image_size)
-        return len(layout(fitted, tokenizer, loaded.path, loaded.multiple, block=loaded.block).ids)
+        rules = {"block": loaded.block, "vision": loaded.vision_grid}
+        return len(layout(fitted, tokenizer, loaded.path, loaded.multiple, **rules).ids)
 
     return measure
 
@@ -115,13 +125,17 @@ def emoji(
     font: Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf.  [default: Debian's]")] = None,
     names: Annotated[Path | None, typer.Option(help="emoji-test.txt.  [default: Debian's]")] = None,
     size: Annotated[int, typer.Option(min=16, help="Side of the pictures in pixels.")] = 64,
+    task: Annotated[
+        list[EmojiTask] | None, typer.Option(help="Only these rows; may be repeated.  [default: all]")
+    ] = None,
     seed: int = 0,
 ) -> None:
     """Real art: names, skin tones, gender and direction, from the fonts of this machine."""
-    from data_tools.emoji.build import make_emoji
+    from data_tools.emoji.build import TASKS, make_emoji
 
+    tasks = tuple(one.value for one in task) if task else TASKS
     with bar("drawing emoji") as progress:
-        made = make_emoji(out, font, size, seed, names=names, progress=progress)
+        made = make_emoji(out, font, size, seed, names=names, progress=progress, tasks=tasks)
     typer.echo(made.summary())
 
 

@@ -20,6 +20,10 @@ def init(
         ),
     ] = None,
     path: Annotated[str, typer.Option(help="The way images are made.")] = "flow",
+    vision: Annotated[
+        str | None,
+        typer.Option(help="SigLIP, CLIP or DINOv2, folder or hub id, to read input pictures a second time."),
+    ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(help="Of the saved weights: float32, bfloat16, float16.  [default: the checkpoint's]"),
@@ -33,7 +37,8 @@ def init(
     from unimodal.pretrained.initialise import init_model
 
     _print(
-        init_model(llm, codec, out, path, settings or (), dtype, device, max_length) | {"folder": str(out)}
+        init_model(llm, codec, out, path, settings or (), dtype, device, max_length, vision)
+        | {"folder": str(out)}
     )
 
 

@@ -2,12 +2,12 @@
 
 import threading
 import time
+from statistics import median
 
 import psutil
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from unimodal.evaluation.bench import PROMPT, timed
+from unimodal.evaluation.cost import PROMPT, flops_per_picture, forwards_per_picture, seconds_to_draw
 from unimodal.generation.verbs import Unimodal
 from unimodal.training.throughput import synchronize
 
@@ -15,19 +15,16 @@ SAMPLING = 0.002  # seconds between two looks at the resident memory
 
 
 def picture_costs(model: Unimodal) -> dict[str, float]:
-    """flops_per_picture, seconds_per_picture (one alone), seconds_per_picture_of_16, memory_gb.
+    """flops_, forwards_ and seconds_per_picture (one alone), seconds_per_picture_of_16, and memory_gb.
 
-    Operations are those that PyTorch's FlopCounterMode sees, 2 for a multiplication and an addition, codec
-    included; memory is the most that a process (or its accelerator) holds while it draws one picture.
+    Memory is the most that the process (or its accelerator) holds while it draws its first picture.
     """
-    device = model.model.device
-    memory = _peak(lambda: model.generate(PROMPT), device)  # and the first call, which allocates and tunes
-    with FlopCounterMode(display=False) as counter:
-        model.generate(PROMPT)
+    memory = _peak(lambda: model.generate(PROMPT), model.model.device)
     return {
-        "flops_per_picture": float(counter.get_total_flops()),
-        "seconds_per_picture": timed(lambda: model.generate(PROMPT), device),
-        "seconds_per_picture_of_16": timed(lambda: model.generate([PROMPT] * 16), device, 3) / 16,
+        "flops_per_picture": float(flops_per_picture(model)),
+        "forwards_per_picture": forwards_per_picture(model),
+        "seconds_per_picture": median(seconds_to_draw(model, 1)),
+        "seconds_per_picture_of_16": median(seconds_to_draw(model, 16)) / 16,
         "memory_gb": memory / 1e9,
     }
 

@@ -23,6 +23,7 @@ COSTS = {
     "training minutes": lambda told: told["training"]["seconds"] / 60,
     "training tokens/s": lambda told: told["training"]["tokens_per_second"],
     "GFLOPs a picture": lambda told: told["flops_per_picture"] / 1e9,
+    "forwards a picture": lambda told: told["forwards_per_picture"],
     "s a picture": lambda told: told["seconds_per_picture"],
     "s a picture of 16": lambda told: told["seconds_per_picture_of_16"],
     "GB drawing": lambda told: told["memory_gb"],

@@ -10,15 +10,15 @@ import torch
 
 from unimodal.data.document import Document
 from unimodal.data.rows import parse_row
-from unimodal.evaluation.cost import PROMPT, flops_per_picture, forwards_per_picture, seconds_to_draw, timed
+from unimodal.evaluation.cost import PROMPT, flops_per_picture, forwards_per_picture, seconds_to_draw
 from unimodal.generation.context import read_documents, read_tokens
 from unimodal.generation.verbs import Unimodal, load
 from unimodal.training.config import DataSection
-from unimodal.training.throughput import gemm_rate
+from unimodal.training.throughput import gemm_rate, timed
 from unimodal.training.unified import mixture_of
 from unimodal.training.unified_trainee import UnifiedTrainee
 
-REPEATS = 5
+REPEATS = 5  # of training packs
 
 
 def bench(name: str = "shapes-base", tokens: int = 4096) -> dict[str, float]:

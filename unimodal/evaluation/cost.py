@@ -4,19 +4,14 @@ A forward is one look at a picture's positions, be it a solver step, a round of 
 so that the figures of all paths can stand side by side.
 """
 
-import time
-from collections.abc import Callable
-
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from unimodal.attention.door import use_backend
 from unimodal.evaluation.scores import Score, average
 from unimodal.generation.verbs import Unimodal
-from unimodal.training.throughput import synchronize
+from unimodal.training.throughput import timed
 
 PROMPT = "draw a red circle left of a blue square"
-REPEATS = 5
 ROWS = (1, 16)  # pictures that are drawn together
 
 
@@ -66,17 +61,3 @@ def flops_per_picture(model: Unimodal) -> int:
 def seconds_to_draw(model: Unimodal, rows: int) -> list[float]:
     """Seconds in which so many pictures are drawn together, measured a few times."""
     return timed(lambda: model.generate([PROMPT] * rows), model.model.device)
-
-
-def timed(call: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> list[float]:
-    """Seconds of each of a few calls, after one that is not counted when there are several."""
-    if repeats > 1:
-        call()
-    taken = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        taken.append(time.perf_counter() - start)
-    return taken

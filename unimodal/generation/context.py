@@ -14,7 +14,7 @@ from torch import Tensor
 from unimodal.data.document import Document
 from unimodal.model.cache import KVCache, stack
 from unimodal.model.unified import UnifiedModel
-from unimodal.sequence.layout import Grid, TargetLayout, clean_layout, layout
+from unimodal.sequence.layout import Grid, Sequence, TargetLayout, clean_layout, layout
 from unimodal.sequence.mask import PADDING, Marks
 from unimodal.sequence.tokenizer import Tokenizer
 
@@ -71,7 +71,10 @@ def read_documents(
 
     room  positions to allocate beyond the longest document
     """
-    sequences = [layout(d, tokenizer, model.path, model.multiple, open_turn=True) for d in documents]
+    sequences = [
+        layout(d, tokenizer, model.path, model.multiple, open_turn=True, vision=model.vision_grid)
+        for d in documents
+    ]
     rows, width = len(sequences), max(map(len, sequences))
     device = model.device
 
@@ -87,12 +90,14 @@ def read_documents(
         document[row, : len(sequence)] = 0
     marks = Marks(document, padded("step", 0), padded("span", 0), padded("hidden", False))
     latents = model.encode([picture for sequence in sequences for picture in sequence.pixels])
-    images, start = [], 0
+    images, features, start = [], [], 0
     for sequence in sequences:
-        images.append([(span.start, latents[start + span.image]) for span in sequence.images])
+        read = [span for span in sequence.images if span.kind == "clean"]
+        images.append([(span.start, latents[start + span.image]) for span in read])
         start += len(sequence.pixels)
+        features.append(_features(model, sequence))
     cache = model.new_cache(rows, width + room)
-    hidden = model.read(cache, padded("ids", 0), padded("position", 0), marks, images)
+    hidden = model.read(cache, padded("ids", 0), padded("position", 0), marks, images, features)
     lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
     return Context(
         cache,
@@ -101,6 +106,15 @@ def read_documents(
         torch.tensor([int(s.span.max()) + 1 for s in sequences], device=device),
         hidden[torch.arange(rows, device=device), lengths - 1],
     )
+
+
+def _features(model: UnifiedModel, sequence: Sequence) -> list[tuple[int, Tensor]]:
+    """What the vision tower tells of a sequence's pictures, and where it stands."""
+    looked_at = [span for span in sequence.images if span.kind == "vision"]
+    if not looked_at:
+        return []
+    told = model.tower([sequence.pixels[span.image] for span in looked_at])
+    return [(span.start, features) for span, features in zip(looked_at, told)]
 
 
 @torch.inference_mode()

@@ -143,7 +143,9 @@ class Converser:
         """(B, V) bool: tokens that a row may not say, given how many pictures it has drawn."""
         settings, special, model = self.settings, self.tokenizer, self.model
         forbidden = torch.zeros(len(images), model.config.vocab_size, dtype=torch.bool, device=model.device)
-        forbidden[:, [special.pad, special.im_start, special.image_end]] = True
+        never = [special.pad, special.im_start, special.image_end]
+        never += [] if special.bos is None else [special.bos]
+        forbidden[:, never] = True
         forbidden[:, len(special) :] = True
         full = [not settings.draws or count >= settings.max_images for count in images]
         forbidden[:, special.image_start] = torch.tensor(full, device=model.device)

@@ -99,6 +99,13 @@ class RopeScaling(Strict):
         return self
 
 
+class Vision(Strict):
+    """What a vision tower tells of a picture: features of so many numbers, on a grid of rows and columns."""
+
+    hidden_size: int = Field(ge=1)
+    grid: tuple[int, int]
+
+
 class ModelConfig(Strict):
     """Shape of the decoder, its image path, and the nulls it was trained with."""
 
@@ -128,6 +135,7 @@ class ModelConfig(Strict):
     masked_text: MaskedText = MaskedText()
     patch_size: int = Field(1, ge=1)
     image_size: int = 64
+    vision: Vision | None = None  # a tower as the second reading of input pictures; `unimodal init` adds one
     times: Times = Times()
     sampling: Sampling = Sampling()
     drop: DropTable = DropTable()

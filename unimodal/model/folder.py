@@ -1,6 +1,7 @@
 """Saved models: a Hugging Face style folder, complete in itself.
 
     config.json  model.safetensors (sharded when large)  tokenizer.json  tokenizer_config.json  codec/
+    vision/      the vision tower, if there is one
 
 Only safetensors are read; nothing is unpickled and no code is run from a folder.
 """
@@ -11,6 +12,7 @@ import torch
 
 from unimodal.errors import UserError, nearest
 from unimodal.images.codec import load_codec
+from unimodal.images.vision import FOLDER, VisionTower, load_tower
 from unimodal.model.config import ModelConfig
 from unimodal.model.unified import UnifiedModel
 from unimodal.model.weights import Weights, fill, unwritten
@@ -29,10 +31,12 @@ def save_model(
     model.config.save(folder)
     tokenizer.save(folder)
     model.codec.save(folder / "codec")
+    if model.tower is not None:
+        model.tower.save(folder / FOLDER)
     weights = {
         name: value.detach().to("cpu", dtype)
         for name, value in model.state_dict().items()
-        if not name.startswith("codec.")
+        if not name.startswith(("codec.", "tower."))
     }
     save_torch_state_dict(weights, folder)
 
@@ -42,7 +46,7 @@ def load_model(
 ) -> tuple[UnifiedModel, Tokenizer]:
     """Read what `save_model` wrote, tensor by tensor to its device and precision, ready for inference.
 
-    Host memory never holds more than the model and one tensor.  The codec stays in float32.
+    Host memory never holds more than the model and one tensor.  Codec and tower stay in float32.
     Raises UserError if the folder is not a model, misses a part, or its weights do not fit its config.
     """
     config = ModelConfig.load(folder)
@@ -53,12 +57,24 @@ def load_model(
             f"{config.vocab_size}; the two are not of one model. Use the tokenizer saved with the model."
         )
     codec = load_codec(folder / "codec")
+    tower = _tower(folder, config) if config.vision else None
     with unwritten():
         model = UnifiedModel(config, codec)
     model.codec = None  # its weights are in its own folder
     fill(model, Weights(folder), device, dtype)
-    model.codec = codec.requires_grad_(False)
+    model.codec, model.tower = codec.requires_grad_(False), tower
     return model.to(device).eval(), tokenizer
+
+
+def _tower(folder: Path, config: ModelConfig) -> VisionTower:
+    """The model's vision tower.  Raises UserError if it is not the one that the model was made with."""
+    tower = load_tower(folder / FOLDER)
+    if (tower.width, tower.grid) != (config.vision.hidden_size, config.vision.grid):
+        raise UserError(
+            f"{folder / FOLDER} tells {tower.width} numbers on a grid of {tower.grid}, but config.json says "
+            f"{config.vision.hidden_size} on {config.vision.grid}. Use the tower saved with the model."
+        )
+    return tower
 
 
 def find_model(name: str) -> Path:

@@ -18,13 +18,14 @@ from unimodal.attention.door import make_plan
 from unimodal.images.codec import Codec
 from unimodal.images.patches import to_tokens
 from unimodal.images.signal import to_signal
+from unimodal.images.vision import Projector, VisionTower
 from unimodal.model.cache import KVCache
 from unimodal.model.config import ModelConfig
 from unimodal.model.decoder import Decoder
 from unimodal.model.masked_text import HIDDEN, hide
 from unimodal.model.places import Places
 from unimodal.paths import load_path
-from unimodal.sequence.layout import NO_LABEL, ImageSpan
+from unimodal.sequence.layout import NO_LABEL, Grid, ImageSpan
 from unimodal.sequence.mask import PADDING, Marks
 from unimodal.sequence.pack import Pack
 
@@ -46,9 +47,12 @@ class PackLosses:
 
 
 class UnifiedModel(nn.Module):
-    """See the module's docstring.  The codec is part of the model; it is frozen unless told otherwise."""
+    """See the module's docstring.  The codec is part of the model; it is frozen unless told otherwise.
 
-    def __init__(self, config: ModelConfig, codec: Codec):
+    tower  the vision tower, where the configuration has one; always frozen
+    """
+
+    def __init__(self, config: ModelConfig, codec: Codec, tower: VisionTower | None = None):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -58,6 +62,7 @@ class UnifiedModel(nn.Module):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.places = Places(config.hidden_size)
         self.path = load_path(config.path)(config, codec)
+        self.vision_in = Projector(config.vision.hidden_size, config.hidden_size) if config.vision else None
         self.apply(self._initialise)
         self.path.reset_parameters()
         self.text_mask: nn.Parameter | None = None  # what a hidden token looks like
@@ -65,6 +70,7 @@ class UnifiedModel(nn.Module):
             self.text_mask = nn.Parameter(torch.zeros(config.hidden_size))
             nn.init.normal_(self.text_mask, std=0.02)
         self.codec = codec
+        self.tower = tower
 
     def _initialise(self, module: nn.Module) -> None:
         """Normal with std 0.02, as Llama and Qwen; residual outputs are scaled down by depth (GPT-2)."""
@@ -85,6 +91,11 @@ class UnifiedModel(nn.Module):
     def block(self) -> int | None:
         """Tokens that are masked together, if text is learned by masked prediction."""
         return None if self.text_mask is None else self.config.masked_text.block
+
+    @property
+    def vision_grid(self) -> Grid | None:
+        """Positions that the tower's reading of a picture takes; None without a tower."""
+        return self.config.vision.grid if self.config.vision else None
 
     @property
     def device(self) -> torch.device:
@@ -156,6 +167,11 @@ class UnifiedModel(nn.Module):
             target_at = self._at(drawn)
             embeds = embeds.index_copy(0, target_at, self.path.embed(seen).to(embeds.dtype))
             is_image[target_at] = True
+        # What the tower tells is read like text, by the weights that compute text.
+        if looked_at := [span for span in pack.images if span.kind == "vision"]:
+            features = self.tower([pack.pixels[span.image] for span in looked_at])
+            told = self.vision_in(torch.cat(features))
+            embeds = embeds.index_copy(0, self._at(looked_at), told.to(embeds.dtype))
         plan = make_plan(pack.marks, half=torch.is_autocast_enabled(self.device.type))
         embeds = self.places(embeds[None], pack.position, is_image[None])
         hidden = self.decoder(embeds, pack.position, plan, is_image[None])[0]  # (T, D)
@@ -202,11 +218,13 @@ class UnifiedModel(nn.Module):
         position: Tensor,
         marks: Marks,
         images: list[list[tuple[int, Tensor]]] | None = None,
+        features: list[list[tuple[int, Tensor]]] | None = None,
     ) -> Tensor:
         """Read a ragged batch into the cache and commit it: hidden states (B, T, D).
 
         ids, position, marks  (B, T), (B, T, 3), (B, T); padding (document PADDING) only at row ends
         images                for each row, (first position, latents (P, C)) of its finished images
+        features              for each row, (first position, features (P, F)) of what the tower tells of them
         """
         embeds = self.embed_text(ids)
         is_image = torch.zeros(ids.shape, dtype=torch.bool, device=ids.device)
@@ -214,6 +232,9 @@ class UnifiedModel(nn.Module):
             for start, latents in spans:
                 embeds[row, start : start + len(latents)] = self.path.embed_clean(latents).to(embeds.dtype)
                 is_image[row, start : start + len(latents)] = True
+        for row, spans in enumerate(features or []):
+            for start, told in spans:
+                embeds[row, start : start + len(told)] = self.vision_in(told).to(embeds.dtype)
         hidden = self._cached(cache, embeds, position, marks, is_image)
         cache.commit((marks.document != PADDING).sum(1))
         return hidden

@@ -5,6 +5,7 @@ Only JSON, templates and safetensors are fetched or read; nothing is unpickled a
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ from unimodal.errors import UserError
 PATTERNS = ["*config.json", "tokenizer*", "special_tokens_map.json", "chat_template*", "model*.safetensors*"]
 
 
-def find_checkpoint(name: str | Path) -> Path:
-    """Folder of a language model's checkpoint, fetched first if `name` is a hub id (owner/name).
+def find_checkpoint(
+    name: str | Path, what: str = "language model", patterns: Sequence[str] = tuple(PATTERNS)
+) -> Path:
+    """Folder of a checkpoint, fetched first if `name` is a hub id (owner/name).
 
+    what      the part that it is to be, for messages
+    patterns  files that are fetched
     Raises UserError if it is neither.
     """
     path, text = Path(name), str(name)
@@ -29,13 +34,13 @@ def find_checkpoint(name: str | Path) -> Path:
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
-            return Path(snapshot_download(text, allow_patterns=PATTERNS, ignore_patterns=["*/*"]))
+            return Path(snapshot_download(text, allow_patterns=list(patterns), ignore_patterns=["*/*"]))
         except (HfHubHTTPError, OSError) as error:
             raise UserError(
-                f"language model {text!r} is no folder here, and could not be fetched from the hub: {error}"
+                f"{what} {text!r} is no folder here, and could not be fetched from the hub: {error}"
             ) from error
     raise UserError(
-        f"there is no language model {text!r}: expected the folder of a checkpoint in transformers' format, "
+        f"there is no {what} {text!r}: expected the folder of a checkpoint in transformers' format, "
         "or a hub id such as owner/name."
     )
 

@@ -12,6 +12,7 @@ from yaml import YAMLError
 
 from unimodal.errors import UserError, nearest
 from unimodal.images.codec import Codec
+from unimodal.images.vision import VisionTower
 from unimodal.model.config import ModelConfig
 from unimodal.model.weights import Weights
 from unimodal.pretrained.names import IGNORED
@@ -66,7 +67,9 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def config_of(fields: dict[str, Any], path: str, settings: Sequence[str], codec: Codec) -> ModelConfig:
+def config_of(
+    fields: dict[str, Any], path: str, settings: Sequence[str], codec: Codec, tower: VisionTower | None = None
+) -> ModelConfig:
     """The configuration: what the language model fixes, and what the user says of the rest.
 
     fields    of ModelConfig, from the language model
@@ -80,11 +83,14 @@ def config_of(fields: dict[str, Any], path: str, settings: Sequence[str], codec:
         said = OmegaConf.to_container(OmegaConf.from_dotlist(list(settings)))
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"the settings {' '.join(settings)} cannot be read: {error}") from error
+    if "vision" in said:
+        raise UserError("vision is not a setting: name the tower with --vision, which says all about it.")
     for key in said.keys() & fields.keys():
         raise UserError(
             f"{key} = {said[key]!r}: this is the language model's to say, which has {fields[key]!r}."
         )
     patch = max(1, POSITION // codec.stride)
+    fields = fields | ({"vision": {"hidden_size": tower.width, "grid": tower.grid}} if tower else {})
     defaults = {"path": path, "patch_size": patch, "image_size": IMAGE_SIZE}
     try:
         config = ModelConfig.model_validate(defaults | said | fields)

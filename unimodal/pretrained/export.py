@@ -47,7 +47,7 @@ def export_llm(model: str, out: Path) -> dict[str, str]:
     plan = {theirs: Shape(sizes[name], KINDS[weights.kind(name)]) for theirs, name in ours.items()}
     theirs = text_config(
         config,
-        bos_token_id=tokenizer.endoftext,
+        bos_token_id=tokenizer.endoftext if tokenizer.bos is None else tokenizer.bos,
         eos_token_id=[tokenizer.im_end, tokenizer.endoftext],
         pad_token_id=tokenizer.pad,
         dtype=plan[their_name(TABLES[0])].dtype,

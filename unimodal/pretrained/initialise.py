@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unimodal.errors import UserError
 from unimodal.images.codec import Codec, load_codec
+from unimodal.images.vision import FILES, FOLDER, load_tower
 from unimodal.model.config import ModelConfig
 from unimodal.model.unified import UnifiedModel
 from unimodal.model.weights import Shape, Weights, some, write
@@ -39,6 +40,7 @@ def init_model(
     dtype: str | None = None,
     device: str = "cpu",
     max_length: int | None = None,
+    vision: str | Path | None = None,
 ) -> dict[str, str]:
     """Write a model folder to `out` and return what it is, by name, for people to read.
 
@@ -47,6 +49,7 @@ def init_model(
     dtype       of the saved weights: float32, bfloat16, float16; None: the checkpoint's own
     device      where weights are converted
     max_length  longest document in positions; needed only for a sliding window
+    vision      folder or hub id of SigLIP, CLIP or DINOv2, as a second reading of input pictures
 
     Host memory holds an eighth of the weights, or the largest one if that is more.
     Raises UserError if anything does not fit; nothing is left at `out` then.
@@ -66,8 +69,9 @@ def init_model(
             "(vocab_size); the two are not of one model. Use the tokenizer that was saved with these weights."
         )
     the_codec = load_codec(codec)
+    tower = load_tower(find_checkpoint(vision, "vision tower", FILES)) if vision else None
     fields["vocab_size"] = rows_for(old_rows, len(vocabulary.tokenizer))
-    config = config_of(fields, path, settings, the_codec)
+    config = config_of(fields, path, settings, the_codec, tower)
     sources = text_weights(config)
     _check(weights, sources, old_rows)
     new = _new_weights(config, the_codec)
@@ -88,10 +92,15 @@ def init_model(
             config.save(partial)
             vocabulary.tokenizer.save(partial)
             the_codec.save(partial / "codec")
+            if tower is not None:
+                tower.save(partial / FOLDER)
             write(partial, {name: Shape(size, kind) for name, size in sizes.items()}, make)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{out} could not be written, and nothing was left there: {error}") from error
-    return _summary(llm_config.model_type, config, kind, the_codec, vocabulary, old_rows, sizes)
+    summary = _summary(llm_config.model_type, config, kind, the_codec, vocabulary, old_rows, sizes)
+    if tower is not None:
+        summary["vision tower"] = f"{tower.side} pixels to {tower.grid[0]} x {tower.grid[1]} positions"
+    return summary
 
 
 def extended(

@@ -3,6 +3,7 @@
 Turns are ChatML: `<|im_start|>user\\n ... <|im_end|>\\n`.  A checkpoint that has these tokens (Qwen, SmolLM)
 keeps them, and with them what it knows of turns; another (Llama 3, Mistral) gets them as new tokens.  Its own
 end of text begins and ends plain texts.  `<|image_start|>`, `<|image_end|>` and `<|pad|>` are new for all.
+Where it is the tokenizer's habit to begin everything with a token (Llama 3, Mistral), the layout does so too.
 """
 
 import json
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, processors
 
 from unimodal.errors import UserError
 from unimodal.pretrained.checkpoint import read_json
-from unimodal.sequence.tokenizer import SPECIALS, Tokenizer
+from unimodal.sequence.tokenizer import BOS, SPECIALS, Tokenizer
 
 # What pretrained models call the end of a text, by preference.
 ENDS = (SPECIALS["endoftext"], "<|end_of_text|>", "</s>")
@@ -64,7 +65,7 @@ def extend(folder: Path) -> Vocabulary:
         + (f" Where there is {others[0]}, AutoTokenizer's save_pretrained writes it." if others else ""),
     )
     settings = read_json(folder / "tokenizer_config.json")
-    names = SPECIALS | {"endoftext": _end_of_text(raw, settings)}
+    names = SPECIALS | {"endoftext": _end_of_text(raw, settings)} | _habit(raw, file)
     try:
         backend = tokenizers.Tokenizer.from_str(json.dumps(_plain(raw, set(names.values()))))
     except Exception as error:  # tokenizers raises bare Exception
@@ -76,6 +77,9 @@ def extend(folder: Path) -> Vocabulary:
     ids = backend.get_vocab(with_added_tokens=True).values()
     if len(set(ids)) < len(ids) or any(backend.token_to_id(token) < known for token in added):
         raise UserError(f"{file}: its ids have gaps, so no token can be added safely; number them anew.")
+    if bos := names.get(BOS):
+        pair = [(bos, backend.token_to_id(bos))]
+        backend.post_processor = processors.TemplateProcessing(f"{bos} $A", special_tokens=pair)
     try:
         tokenizer = Tokenizer(backend, names)
     except UserError as error:
@@ -93,19 +97,42 @@ def extend(folder: Path) -> Vocabulary:
 def _end_of_text(raw: dict[str, Any], settings: dict[str, Any]) -> str:
     """The checkpoint's own end of text, or ours if it has none beside the end of a turn."""
     present = {token.get("content") for token in raw.get("added_tokens") or []}
-    own = settings.get("eos_token")
-    own = own.get("content") if isinstance(own, dict) else own
-    for token in (*ENDS, own):
+    for token in (*ENDS, _content(settings.get("eos_token"))):
         if token in present and token != SPECIALS["im_end"]:
             return token
     return SPECIALS["endoftext"]
 
 
+def _habit(raw: dict[str, Any], file: Path) -> dict[str, str]:
+    """The token that the tokenizer puts before every text, as `{BOS: token}`; empty if it puts none.
+
+    As transformers, this goes by what the tokenizer does, whatever `add_bos_token` says beside it.
+    """
+    try:
+        backend = tokenizers.Tokenizer.from_str(json.dumps(raw))
+        backend.no_truncation()
+        with_habit, without = (backend.encode("a", add_special_tokens=on).ids for on in (True, False))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise UserError(f"{file} is no tokenizer that `tokenizers` reads: {error}") from error
+    # What it puts after a text is not taken over: the layout ends turns and texts itself.
+    before = next((n for n in range(len(with_habit)) if with_habit[n : n + len(without)] == without), 0)
+    if before > 1:
+        found = " ".join(map(str, map(backend.id_to_token, with_habit[:before])))
+        raise UserError(f"{file}: it begins every text with {found}; expected one token at most, or none.")
+    return {BOS: backend.id_to_token(with_habit[0])} if before else {}
+
+
+def _content(token: Any) -> Any:
+    """A special token's text: settings hold it as it is, or in an object."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
 def _plain(raw: dict[str, Any], specials: set[str]) -> dict[str, Any]:
     """The tokenizer without anything that adds to a text or cuts it, so that ids and texts are one to one.
 
-    Gone are truncation, padding, tokens put around a text (`layout` does that), and the space that
-    SentencePiece puts before a text: parts of a turn are encoded one by one.
+    Gone are truncation, padding, tokens put around a text (`layout` does that; the habit of beginning with
+    one is put back for other programs), and the space that SentencePiece puts before a text: parts of a turn
+    are encoded one by one.
     """
     raw = {**raw, "truncation": None, "padding": None, "post_processor": None}
     for token in raw.get("added_tokens") or []:

@@ -9,6 +9,7 @@ ends the sequence where the assistant is to begin.
 
 Text that is learned by masked prediction is laid out as pictures are: in blocks, each as a hidden copy whose
 tokens are to be masked, then as itself.
+A pretrained tokenizer that begins every sequence with a token of its own (Llama 3, Mistral) does so here too.
 """
 
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from unimodal.sequence.tokenizer import Tokenizer
 
 NO_LABEL = -100
 Grid = tuple[int, int]
+Kind = Literal["clean", "target", "vision"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +72,14 @@ class ImageSpan:
     length  number of positions: rows * columns of a clean copy, what the path says of a target
     grid    (rows, columns) of the clean copy
     image   index into the sequence's `pixels`
-    kind    `clean`: the finished image is read; `target`: the path draws it
+    kind    `clean`: the finished image is read; `target`: the path draws it; `vision`: a tower's features
     """
 
     start: int
     length: int
     grid: Grid
     image: int
-    kind: Literal["clean", "target"]
+    kind: Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ class _Writer:
         self.next_step += 1
         self.next_span += 1
 
-    def image(self, grid: Grid, image: int, kind: Literal["clean", "target"], target: TargetLayout) -> None:
+    def image(self, grid: Grid, image: int, kind: Kind, target: TargetLayout) -> None:
         """One copy of an image; `position` does not advance until `leave_image`."""
         self.end_run()
         steps = target.steps.tolist()
@@ -247,6 +249,7 @@ def layout(
     multiple: int,
     open_turn: bool = False,
     block: int | None = None,
+    vision: Grid | None = None,
 ) -> Sequence:
     """Lay a document out as one sequence.
 
@@ -256,6 +259,7 @@ def layout(
                is to go on (after `<|im_start|>assistant\\n`, or inside the last turn if it is the
                assistant's)
     block      tokens of a block, if trained text is learned by masked prediction; None: token by token
+    vision     positions of a vision tower's reading, which follows that of every picture that is only read
 
     Raises UserError for a picture whose sides are not multiples of `multiple`.
     """
@@ -263,11 +267,14 @@ def layout(
     writer = _Writer(tokenizer.pad, None if open_turn else block, ends)
     last = None if open_turn else _last_trained(document)
     images = 0
+    if tokenizer.bos is not None:
+        writer.text([tokenizer.bos])
     for number, turn in enumerate(document.turns):
         plain = turn.role is None
-        writer.text(
-            [tokenizer.endoftext] if plain else [tokenizer.im_start, *tokenizer.encode(f"{turn.role}\n")]
-        )
+        if not plain:
+            writer.text([tokenizer.im_start, *tokenizer.encode(f"{turn.role}\n")])
+        elif tokenizer.bos is None:
+            writer.text([tokenizer.endoftext])
         for index, part in enumerate(turn.parts):
             if isinstance(part, Text):
                 writer.text(tokenizer.encode(part.text), part.trained)
@@ -286,6 +293,9 @@ def layout(
             if not drawn or target.clean:
                 writer.image(grid, images, "clean", clean_layout(grid))
             writer.leave_image(grid)
+            if vision and not part.trained:
+                writer.image(vision, images, "vision", clean_layout(vision))
+                writer.leave_image(vision)
             writer.text([tokenizer.image_end])
             images += 1
         if open_turn and number == len(document.turns) - 1 and turn.role in (None, "assistant"):

@@ -5,7 +5,7 @@ order, each if it still fits (first fit), which fills packs to more than 95 %.  
 described by row numbers alone, so a checkpoint can continue the stream exactly.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,10 +148,29 @@ class Packer:
         )
 
     def _add(self, row: int) -> None:
-        sequence = self.make(row)
-        if len(sequence) > self.budget:
-            raise UserError(
-                f"{sequence.id}: {len(sequence)} positions do not fit the budget of {self.budget}. An image "
-                "is never cut: raise data.tokens, use smaller pictures, or split the document."
-            )
-        self.waiting[row] = sequence
+        self.waiting[row] = _within(self.make(row), self.budget)
+
+
+def pack_in_order(sequences: Iterable[Sequence], budget: int) -> Iterator[Pack]:
+    """All sequences, each once and in their order, in as few packs as that allows.
+
+    Raises UserError for a sequence longer than the budget, naming its row.
+    """
+    chosen: list[Sequence] = []
+    for sequence in sequences:
+        if sum(map(len, chosen)) + len(_within(sequence, budget)) > budget:
+            yield pack_sequences(chosen, budget)
+            chosen = []
+        chosen.append(sequence)
+    if chosen:
+        yield pack_sequences(chosen, budget)
+
+
+def _within(sequence: Sequence, budget: int) -> Sequence:
+    """The sequence, if it fits into a pack."""
+    if len(sequence) > budget:
+        raise UserError(
+            f"{sequence.id}: {len(sequence)} positions do not fit the budget of {budget}. An image "
+            "is never cut: raise data.tokens, use smaller pictures, or split the document."
+        )
+    return sequence

@@ -25,6 +25,7 @@ SPECIALS = {
     "image_end": "<|image_end|>",
     "pad": "<|pad|>",
 }
+BOS = "bos"  # in a pretrained tokenizer's names: what it puts before everything; others have none
 OWN_NAMES = "unimodal_tokens"  # key in tokenizer_config.json: special tokens called otherwise than above
 TEMPLATE_WORDS = ("user", "assistant", "system")  # one token each, so a turn costs the same for every role
 CACHED_LENGTH = 200  # characters; prompts and answers repeat, long texts do not
@@ -47,7 +48,8 @@ class Tokenizer:
     """Encodes text to ids and back; knows the ids of the special tokens (`.im_start`, `.pad`, ...).
 
     backend  a `tokenizers.Tokenizer` over bytes that holds every special token
-    names    special tokens that are called otherwise than in SPECIALS, as a pretrained model's end of text
+    names    special tokens that are called otherwise than in SPECIALS, as a pretrained model's end of text;
+             and `bos`, where it is that model's habit to begin every sequence with one
     Raises UserError if a special token is missing, or the vocabulary is not over bytes.
     """
 
@@ -57,6 +59,7 @@ class Tokenizer:
     image_start: int
     image_end: int
     pad: int
+    bos: int | None = None
 
     def __init__(self, backend: tokenizers.Tokenizer, names: dict[str, str] | None = None):
         self.backend = backend
@@ -105,16 +108,19 @@ class Tokenizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / "tokenizer.json"))
+        named = ("im_end", "pad", BOS)  # under keys of their own
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": self.names["im_end"],
             "pad_token": self.names["pad"],
-            "additional_special_tokens": [t for n, t in self.names.items() if n not in ("im_end", "pad")],
+            "additional_special_tokens": [t for n, t in self.names.items() if n not in named],
             "clean_up_tokenization_spaces": False,
-            "add_bos_token": False,
+            "add_bos_token": BOS in self.names,
             "chat_template": CHAT_TEMPLATE,
         }
-        if own := {name: token for name, token in self.names.items() if token != SPECIALS[name]}:
+        if BOS in self.names:
+            settings |= {"bos_token": self.names[BOS], "chat_template": "{{ bos_token }}" + CHAT_TEMPLATE}
+        if own := {name: token for name, token in self.names.items() if token != SPECIALS.get(name)}:
             settings[OWN_NAMES] = own
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

@@ -89,8 +89,9 @@ def save_checkpoint(
     tensors: dict[str, dict[str, Tensor]],
     state: dict[str, Any],
     keep: int | None,
+    spare: int | None = None,
 ) -> Path:
-    """Write the checkpoint of `step` and delete all but the newest `keep`.
+    """Write the checkpoint of `step` and delete all but the newest `keep`, and that of the step `spare`.
 
     save_model  writes the model folder it is given
     tensors     file name (without ending) -> tensors by name
@@ -115,8 +116,10 @@ def save_checkpoint(
         rest = f"the last good one is {older[-1]}" if older else "there is none before it"
         raise UserError(f"Checkpoint {target} could not be written ({error}); {rest}.") from error
     if keep is not None:
-        for old in [path for path in complete_checkpoints(output) if path != target][: -keep + 1 or None]:
-            shutil.rmtree(old)
+        others = [path for path in complete_checkpoints(output) if path != target]
+        for old in others[: -keep + 1 or None]:
+            if spare is None or old != checkpoint_path(output, spare):
+                shutil.rmtree(old)
     return target
 
 

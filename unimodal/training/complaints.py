@@ -72,5 +72,6 @@ def sentences(error: ValidationError, root: type[BaseModel], where: str, overrid
         else:
             reason = mistake["msg"].removeprefix("Value error, ")
             found = "" if isinstance(mistake["input"], dict | list) else f" is {mistake['input']!r}"
-            lines.append(f"{place}: {key!r}{found}: {reason[0].lower()}{reason[1:]}.")
+            about = f"{key!r}{found}: " if key else ""  # a rule between sections has no key
+            lines.append(f"{place}: {about}{reason[0].lower()}{reason[1:]}.")
     return "\n".join(lines)

@@ -52,6 +52,8 @@ class DataSection(Section):
     """The mixture of rows, and how much of it goes into one micro-batch."""
 
     sources: list[SourceSection] = Field(default_factory=list)
+    eval_sources: list[SourceSection] = Field(default_factory=list)  # held-out rows; see train.eval_steps
+    eval_rows: int = Field(256, gt=0)  # how many of them every evaluation takes, always the same
     tokens: int = Field(4096, gt=0)  # positions of one pack
     workers: int = Field(1, ge=0)  # background processes an accelerator; 0: in the training process
     seed: int = 0  # of the order of rows
@@ -82,6 +84,10 @@ class TrainSection(Section):
     save_steps: int = Field(500, gt=0)
     save_total_limit: int | None = Field(2, gt=0)  # checkpoints kept; null: all
     sample_steps: int | None = Field(None, gt=0)  # null: no sample sheets
+    eval_steps: int | None = Field(None, gt=0)  # steps between evaluations on data.eval_sources; null: none
+    metric_for_best_model: str = "eval_loss"  # or eval_loss_<name>; its best checkpoint is kept
+    load_best_model_at_end: bool = False  # false: the model is that of the last step
+    early_stopping_patience: int | None = Field(None, gt=0)  # evaluations without a better one; null: go on
     resume: str | None = None  # `auto`: the newest checkpoint of output.dir; or a checkpoint's path
 
     @model_validator(mode="after")
@@ -93,6 +99,12 @@ class TrainSection(Section):
             raise ValueError("how long to train is said by either `steps` or `flops`")
         if self.steps and self.decay_steps and self.warmup_steps + self.decay_steps > self.steps:
             raise ValueError("`warmup_steps` and `decay_steps` are more than `steps` together")
+        return self
+
+    @model_validator(mode="after")
+    def _evaluated(self) -> "TrainSection":
+        if self.eval_steps is None and (self.load_best_model_at_end or self.early_stopping_patience):
+            raise ValueError("`load_best_model_at_end` and `early_stopping_patience` need `eval_steps`")
         return self
 
 
@@ -114,6 +126,12 @@ class Recipe(Section, Generic[ModelSection]):
     data: DataSection = Field(default_factory=DataSection)
     train: TrainSection
     output: OutputSection
+
+    @model_validator(mode="after")
+    def _held_out(self) -> "Recipe":
+        if bool(self.data.eval_sources) != bool(self.train.eval_steps):
+            raise ValueError("`data.eval_sources` and `train.eval_steps` need each other")
+        return self
 
     def to_yaml(self) -> str:
         """The resolved recipe, every default written out; `load_recipe` reads it back."""

@@ -39,9 +39,19 @@ class Costs:
         table = model.embed_tokens.weight if model.lm_head is None else model.lm_head.weight
         head = _cost(table) * trained * config.vocab_size * config.hidden_size
         images = sum(
-            self.read(span.grid) if span.kind == "clean" else self.drawn(span.grid) for span in batch.images
+            self.drawn(span.grid) if span.kind == "target" else self.read(span.grid)
+            for span in batch.images
+            if span.kind != "vision"
         )
-        return layers * batch.tokens + attention + head + images
+        return layers * batch.tokens + attention + head + images + self._vision(batch)
+
+    def _vision(self, batch: Pack) -> float:
+        """A tower is passed through once, for nothing in it is trained; then comes its projection."""
+        told = sum(span.length for span in batch.images if span.kind == "vision")
+        if not told:
+            return 0.0
+        tower = 2 * sum(p.numel() for p in self.model.tower.parameters())
+        return told * (tower + sum(_cost(p) * p.numel() for p in self.model.vision_in.parameters()))
 
     def read(self, grid: Grid) -> float:
         """What the path spends on a picture that is read."""

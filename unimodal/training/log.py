@@ -2,6 +2,7 @@
 
     OUTPUT/log.jsonl   step, loss, loss_<name>, loss_<name>_bins, learning_rate, grad_norm,
                        tokens_per_second, padding, mfu, step_seconds, seconds, memory_gb
+                       step, eval_loss, eval_loss_<name>, seconds     of an evaluation
 
 Losses are those of all items since the last line; `loss_<name>_bins` are means over ten equal parts of
 [0, 1] (null where nothing fell); `seconds` is the time spent in the run, over all resumptions.
@@ -125,7 +126,20 @@ class Log:
             self._status.plain = line
         else:
             self.say(f"step {entry['step']}/{self.steps} · {line}")
-        if self._board:
-            for name, value in entry.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(name, value, entry["step"])
+        self._to_board(entry)
+
+    def evaluation(self, entry: dict[str, Any], better: bool) -> None:
+        """An evaluation on held-out rows, and whether it is the best so far."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+        self._file.flush()
+        losses = [f"{name} {value:.4f}" for name, value in entry.items() if name.startswith("eval_")]
+        words = [f"step {entry['step']}/{self.steps}", *losses, *(["the best so far"] if better else [])]
+        self.say(" · ".join(words))
+        self._to_board(entry)
+
+    def _to_board(self, entry: dict[str, Any]) -> None:
+        for name, value in entry.items() if self._board else ():
+            if isinstance(value, float):
+                self._board.add_scalar(name, value, entry["step"])

@@ -10,15 +10,16 @@ from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather_object, reduce
+from accelerate.utils import gather_object
 
 from unimodal.errors import UserError
 from unimodal.training.checkpoint import checkpoint_path, complete_checkpoints
 from unimodal.training.config import Recipe, changes
+from unimodal.training.held_out import evaluate
 from unimodal.training.log import Log
+from unimodal.training.processes import noise_seed, summed
 from unimodal.training.run import Run
 from unimodal.training.signals import StopRequest
 from unimodal.training.tally import Tally, merge_bins
@@ -26,22 +27,11 @@ from unimodal.training.throughput import Meter, memory_gb
 from unimodal.training.trainee import Batch, Losses
 
 
-def _noise_seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _summed(values: list[float], accelerator: Accelerator) -> list[float]:
-    """Each number summed over all processes."""
-    if accelerator.num_processes == 1:
-        return values
-    return reduce(torch.tensor(values, dtype=torch.float64, device=accelerator.device), "sum").tolist()
-
-
 def _total_counts(run: Run, batches: list[Batch]) -> dict[str, float]:
     counts = [run.trainee.count(batch) for batch in batches]
     names = sorted(counts[0])
     mine = [float(sum(count[name] for count in counts)) for name in names]
-    return dict(zip(names, _summed(mine, run.accelerator)))
+    return dict(zip(names, summed(mine, run.accelerator)))
 
 
 def _stop_unless_finite(run: Run, finite: bool, losses: list[Losses], batches: list[Batch]) -> None:
@@ -73,9 +63,9 @@ def _optimizer_step(run: Run, tally: Tally, meter: Meter) -> float:
     totals = _total_counts(run, batches)
     parts: list[Losses] = []
     rank = accelerator.process_index
-    torch.manual_seed(_noise_seed(train.seed, run.step, rank))  # for dropout, if a model has any
+    torch.manual_seed(noise_seed(train.seed, run.step, rank))  # for dropout, if a model has any
     for micro, batch in enumerate(batches):
-        run.generator.manual_seed(_noise_seed(train.seed, run.step, micro, rank))
+        run.generator.manual_seed(noise_seed(train.seed, run.step, micro, rank))
         last = micro == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(run.forward):
             loss, losses = run.forward(batch, run.generator, totals)
@@ -94,7 +84,7 @@ def _optimizer_step(run: Run, tally: Tally, meter: Meter) -> float:
         sum(b.budget for b in batches),
         sum(map(run.trainee.flops, batches)),
     ]
-    everyones = _summed([*mine.tolist(), *work], accelerator)
+    everyones = summed([*mine.tolist(), *work], accelerator)
     sums, work = dict(zip(names, everyones)), everyones[-3:]
     _stop_unless_finite(run, all(map(math.isfinite, everyones[:-3])), parts, batches)
 
@@ -120,16 +110,29 @@ def _log_step(run: Run, log: Log, tally: Tally, meter: Meter, rate: float, norm:
 
 def _asked_to_stop(run: Run) -> bool:
     """Whether any process got a signal; all of them agree."""
-    return _summed([float(run.stop.asked is not None)], run.accelerator)[0] > 0
+    return summed([float(run.stop.asked is not None)], run.accelerator)[0] > 0
+
+
+def _judge(run: Run, log: Log, meter: Meter) -> bool:
+    """Evaluate on the held-out rows; gives whether it is the best so far."""
+    with meter.pause():
+        metrics = evaluate(run)
+    better = run.best.see(run.step, metrics)
+    log.evaluation({"step": run.step, **metrics, "seconds": log.earlier_seconds + meter.seconds}, better)
+    return better
 
 
 def _steps(run: Run, log: Log) -> Path:
-    """Train until the last step or a signal; returns the newest checkpoint."""
+    """Train until the last step, a signal, or no better evaluation; returns the newest checkpoint."""
     train = run.recipe.train
     meter, tally = Meter(run.precision.peak * run.accelerator.num_processes), Tally()
     saved, stopped = run.step, False
     run.module.train()
-    while run.step < train.steps and not stopped:
+    if run.best and run.best.step is None:
+        _judge(run, log, meter)  # what there is to improve upon
+        with meter.pause():
+            run.save()
+    while run.step < train.steps and not stopped and not run.over:
         rate = run.optimizers[0].param_groups[0]["lr"]
         norm = _optimizer_step(run, tally, meter)
         log.tick(run.step)
@@ -138,20 +141,22 @@ def _steps(run: Run, log: Log) -> Path:
             _log_step(run, log, tally, meter, rate, norm)
             tally = Tally()
         stopped = _asked_to_stop(run)
+        due = run.best and (run.step % train.eval_steps == 0 or final)
+        better = due and _judge(run, log, meter)
         with meter.pause():
             if train.sample_steps and (run.step % train.sample_steps == 0 or final):
                 if run.accelerator.is_main_process:
                     run.draw_samples()
                 run.accelerator.wait_for_everyone()
-            if run.step % train.save_steps == 0 or final or stopped:
+            if run.step % train.save_steps == 0 or final or stopped or better or run.over:
                 run.save()
                 saved = run.step
     return checkpoint_path(run.recipe.output.dir, saved)
 
 
 def train(recipe: Recipe) -> Path:
-    """Train what the recipe says and return its folder, when all steps are done: OUTPUT/model, or for an
-    adapter OUTPUT/adapter.
+    """Train what the recipe says and return its folder, when all steps are done or none is better any more:
+    OUTPUT/model, or for an adapter OUTPUT/adapter.
 
     Stopped by SIGINT or SIGTERM it returns the model folder of the checkpoint it wrote.  Raises UserError
     for bad input and for a loss that is not finite.
@@ -173,12 +178,21 @@ def train(recipe: Recipe) -> Path:
                     (output / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
                 _introduce(run, log)
                 last = _steps(run, log)
-                if run.step < recipe.train.steps:
+                if run.step < recipe.train.steps and not run.over:
                     log.say(
                         f"Stopped by {stop.asked or 'a signal'} after step {run.step}; saved {last}. "
                         "Go on with train.resume=auto."
                     )
                     return last / "model"
+                if run.over:
+                    log.say(
+                        f"Stopped early after step {run.step}: for {run.best.stale} evaluations "
+                        f"{run.best.metric} has not been lower than at step {run.best.step} "
+                        f"({run.best.value:.4f})."
+                    )
+                if recipe.train.load_best_model_at_end:
+                    run.load_best()
+                    log.say(f"The model is that of step {run.best.step}, the best on held-out rows.")
                 run.save_final_model()
                 log.say(f"Done after step {run.step}: {run.output}")
                 if hint := getattr(run.trainee, "hint", None):
@@ -205,5 +219,9 @@ def _introduce(run: Run, log: Log) -> None:
         before = (run.resumed_from / "model" / "recipe.yaml").read_text(encoding="utf-8")
         for change in changes(before, run.recipe.to_yaml()):
             log.say(f"changed since the checkpoint: {change}")
+        if run.best and run.best.step is None:
+            log.say(
+                "no best checkpoint of this metric is here: the next evaluation is the first to compare with"
+            )
     elif run.recipe.train.resume == "auto":
         log.say(f"train.resume=auto found no checkpoint in {run.recipe.output.dir}: starting anew")

@@ -23,6 +23,7 @@ from unimodal.training.checkpoint import (
 )
 from unimodal.training.config import Recipe
 from unimodal.training.ema import Ema
+from unimodal.training.held_out import Best, check_metric
 from unimodal.training.optimizers import (
     build_optimizers,
     build_schedulers,
@@ -68,7 +69,7 @@ class Run:
         self._check_world(state)
         self._check_steps()
 
-        _seed_everything(train.seed)
+        seed_everything(train.seed)
         self.trainee: Trainee = recipe.model.build(recipe, checkpoint)
         self.module = self.trainee.module
         # Workers are forked before anything else starts threads.
@@ -81,7 +82,7 @@ class Run:
 
         self.precision = _agreed_precision(train.precision, accelerator, state.get("precision"))
         if train.gradient_checkpointing:
-            _enable_checkpointing(self.module)
+            enable_checkpointing(self.module)
         self.forward = accelerator.prepare(Forward(self.trainee, self.precision.autocast))
         self.parameters = list(trained(self.module).values())
         self.optimizers = build_optimizers(self.module, train, self.precision.orthogonalise)
@@ -91,6 +92,24 @@ class Run:
         self.schedulers = build_schedulers(self.optimizers, train, self.step)
         self.generator = torch.Generator(accelerator.device)
         self.resumed_from = checkpoint
+        self.best = self._best(state.get("best"))
+
+    def _best(self, before: dict[str, Any] | None) -> Best | None:
+        """The best evaluation of the run so far; None if it is not evaluated."""
+        train = self.recipe.train
+        if train.eval_steps is None:
+            return None
+        check_metric(self.trainee, train.metric_for_best_model)
+        best = Best(**before) if before else None
+        kept = best and checkpoint_path(self.recipe.output.dir, best.step).is_dir()
+        # Another metric cannot be compared, and a checkpoint of another folder would not be kept.
+        same = kept and best.metric == train.metric_for_best_model
+        return best if same else Best(train.metric_for_best_model)
+
+    @property
+    def over(self) -> bool:
+        """Whether the evaluations say that going on is no use."""
+        return self.best is not None and self.best.over(self.recipe.train)
 
     def _check_world(self, state: dict[str, Any]) -> None:
         world = self.accelerator.num_processes
@@ -111,8 +130,17 @@ class Run:
         buffers = {name: value for name, value in self.module.named_buffers() if name in saved}
         return {**trained(self.module), **buffers}
 
-    @torch.no_grad()
     def _load(self, state: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
+        self._load_weights(state, tensors)
+        load_optimizer_tensors(self.module, self.optimizers, tensors["optimizer"])
+
+    def load_best(self) -> None:
+        """Put back the weights and averages of the best evaluation."""
+        state, tensors = read_checkpoint(checkpoint_path(self.recipe.output.dir, self.best.step))
+        self._load_weights(state, tensors)
+
+    @torch.no_grad()
+    def _load_weights(self, state: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
         weights = self.weights()
         if weights.keys() != tensors["weights"].keys():
             odd = sorted(weights.keys() ^ tensors["weights"].keys())
@@ -128,7 +156,6 @@ class Run:
                     f"{tuple(value.shape)}. Resume with the recipe of the run."
                 )
             value.copy_(there)
-        load_optimizer_tensors(self.module, self.optimizers, tensors["optimizer"])
         if self.ema:
             if "ema" not in tensors:
                 raise UserError("The checkpoint has no averaged weights; resume with train.ema_decay=null.")
@@ -151,8 +178,12 @@ class Run:
             if self.ema:
                 tensors["ema"] = dict(self.ema.means)
                 state["ema_updates"] = self.ema.updates
+            spare = None
+            if self.best:
+                state["best"] = self.best.state()
+                spare = self.best.step
             keep = self.recipe.train.save_total_limit
-            save_checkpoint(self.recipe.output.dir, self.step, self.save_model, tensors, state, keep)
+            save_checkpoint(self.recipe.output.dir, self.step, self.save_model, tensors, state, keep, spare)
         self.accelerator.wait_for_everyone()
         return target
 
@@ -197,13 +228,15 @@ class Run:
         self.stream.close()
 
 
-def _seed_everything(seed: int) -> None:
+def seed_everything(seed: int) -> None:
+    """Python's, numpy's and PyTorch's own generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
-def _enable_checkpointing(module: nn.Module) -> None:
+def enable_checkpointing(module: nn.Module) -> None:
+    """Ask a module to recompute activations; UserError if it cannot."""
     if not hasattr(module, "gradient_checkpointing_enable"):
         raise UserError(f"train.gradient_checkpointing: {type(module).__name__} cannot; set it to false.")
     module.gradient_checkpointing_enable()

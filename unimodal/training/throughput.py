@@ -6,7 +6,7 @@ product timed on the same device in the same type just before, so it means the s
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,6 +20,20 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def timed(call: Callable[[], object], device: torch.device, repeats: int = 5) -> list[float]:
+    """Seconds of each of a few calls, after one that is not counted when there are several."""
+    if repeats > 1:
+        call()
+    taken = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        call()
+        synchronize(device)
+        taken.append(time.perf_counter() - start)
+    return taken
 
 
 def _best_time(a: torch.Tensor, b: torch.Tensor, seconds: float) -> float:

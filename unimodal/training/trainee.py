@@ -49,7 +49,10 @@ class Trainee(Protocol[B]):
     The loop moves `module` to its device, casts inside autocast where that pays, and optimises the
     parameters with `requires_grad`.  A module with `gradient_checkpointing_enable()` can be asked to.
     A trainee of something else than a model says what in `product`, which names its folder; one with a
-    `hint(folder) -> str` has it printed when all is done.
+    `hint(folder) -> str` has it printed when all is done.  One with `held_out() -> Iterator[B]` can be
+    judged on rows it does not learn from: finitely many batches, the same at every call, whose losses are
+    summed by `losses` and divided by `count` as in training.  One with `about_rows(recipe, batches)` has
+    its lines about the data, by name, told before a run.
     """
 
     module: nn.Module

@@ -53,7 +53,7 @@ class UnifiedModelSection(ModelConfig):
         A resumed run keeps the tokenizer of its checkpoint: trained anew on data that have changed since,
         it would give other numbers to the tokens whose embeddings are resumed.
         """
-        mixture = mixture_of(recipe.data)
+        mixture, held = mixture_of(recipe.data), held_out_of(recipe.data)
         adapter = None
         if self.lora:
             self._check_lora()
@@ -69,6 +69,11 @@ class UnifiedModelSection(ModelConfig):
             if not self.codec:
                 raise UserError(
                     "model.codec is missing: a model that starts from nothing needs a codec folder"
+                )
+            if self.vision:
+                raise UserError(
+                    "model.vision is for a model that has a tower: make one with `unimodal init --vision`, "
+                    "and name it in model.init_from"
                 )
             tokenizer = Tokenizer.load(checkpoint / "model") if checkpoint else self._tokenizer(mixture)
             fields = {name: getattr(self, name) for name in ModelConfig.model_fields}
@@ -89,6 +94,7 @@ class UnifiedModelSection(ModelConfig):
             self.train_codec,
             getattr(torch, recipe.output.dtype),
             adapter,
+            held,
         )
 
     def _base(self) -> Path:
@@ -176,7 +182,16 @@ def mixture_of(data: DataSection) -> Mixture:
         raise UserError(
             "data.sources is empty: name at least one, such as {source: shapes} or {path: rows.jsonl}"
         )
-    return Mixture([_source(s) for s in data.sources], [s.weight for s in data.sources], data.seed)
+    return _mixture(data.sources, data.seed)
+
+
+def held_out_of(data: DataSection) -> Mixture | None:
+    """The mixture of held-out rows, if there are any."""
+    return _mixture(data.eval_sources, data.seed) if data.eval_sources else None
+
+
+def _mixture(sources: list[SourceSection], seed: int) -> Mixture:
+    return Mixture([_source(s) for s in sources], [s.weight for s in sources], seed)
 
 
 def _source(section: SourceSection) -> Source:

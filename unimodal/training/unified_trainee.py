@@ -5,7 +5,7 @@ the losses are the model's own.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,10 @@ from unimodal.model.config import DropTable
 from unimodal.model.folder import save_model
 from unimodal.model.unified import UnifiedModel
 from unimodal.paths.path import weightless
-from unimodal.sequence.layout import NO_LABEL, Sequence, TargetRule, layout
-from unimodal.sequence.pack import Pack, Packer
+from unimodal.sequence.layout import NO_LABEL, Grid, Sequence, TargetRule, layout
+from unimodal.sequence.pack import Pack, Packer, pack_in_order
 from unimodal.sequence.tokenizer import Tokenizer
-from unimodal.training.config import DataSection
+from unimodal.training.config import DataSection, Recipe
 from unimodal.training.flops import Costs
 from unimodal.training.trainee import Losses
 
@@ -45,6 +45,7 @@ class RowMaker:
     table: DropTable
     seed: int
     block: int | None = None  # of masked text
+    vision: Grid | None = None
 
     def document(self, number: int) -> Document:
         """Row `number`, fitted to the grid."""
@@ -55,7 +56,8 @@ class RowMaker:
         document = self.document(number)
         if any(image.trained for image in document.images):
             document = self._drop(document, number)
-        return layout(document, self.tokenizer, self.target, self.multiple, block=self.block)
+        rules = {"block": self.block, "vision": self.vision}
+        return layout(document, self.tokenizer, self.target, self.multiple, **rules)
 
     def _drop(self, document: Document, number: int) -> Document:
         chance = np.random.Generator(np.random.Philox(key=[self.seed, number])).random()
@@ -79,9 +81,11 @@ class UnifiedTrainee:
         train_codec: bool,
         dtype: torch.dtype = torch.float32,
         adapter: Note | None = None,
+        held: Mixture | None = None,
     ):
         self.module, self.tokenizer, self.data, self.dtype = model, tokenizer, data, dtype
         self.adapter = adapter  # of what, if the model has an adapter in it and this alone is trained
+        self.held = held  # rows that are not trained on
         self.train_codec = train_codec
         self.weights = {name: weight for name, weight in weights.items() if name != "codec" or train_codec}
         config = model.config
@@ -94,12 +98,18 @@ class UnifiedTrainee:
             config.drop,
             data.seed,
             model.block,
+            model.vision_grid,
         )
         self._costs = Costs(model)
 
     def batches(self, start_state: dict | None, rank: int, world: int) -> Iterator[Pack]:
         """Packs of rows rank, rank + world, ..."""
         return iter(Packer(self.rows, self.data.tokens, first=rank, stride=world, state=start_state))
+
+    def held_out(self) -> Iterator[Pack]:
+        """Packs of the held-out rows, with every condition there."""
+        rows = replace(self.rows, mixture=self.held, table=DropTable(text=0, image=0, both=0))
+        return pack_in_order(map(rows, range(self.data.eval_rows)), self.data.tokens)
 
     def count(self, batch: Pack) -> dict[str, float]:
         """Trained tokens, drawn image positions, and pictures."""
@@ -132,6 +142,13 @@ class UnifiedTrainee:
     def flops(self, batch: Pack) -> float:
         """See `unimodal.training.flops`."""
         return self._costs.pack(batch)
+
+    def about_rows(self, recipe: Recipe, packs: list[Pack]) -> dict[str, str]:
+        """Lines about the rows for a person, by name."""
+        from unimodal.training.row_statistics import held_out_statistics, row_statistics
+
+        held = held_out_statistics(self.held, recipe) if self.held else {}
+        return row_statistics(self.rows, recipe, packs) | held
 
     def samples(self, seed: int) -> Image.Image | None:
         """The first rows in which a picture is drawn, each beside what the model draws for it now."""

@@ -1,0 +1,119 @@
+"""The shipped fine-tuning recipes run: every one for two steps, on rows of the kind it names.
+
+Rows, pretrained parts and codecs that a recipe expects on the disk are made small, under the names it gives.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.documents import WORDS
+from tests.pretrained.checkpoints import make
+from unimodal.commands.recipes import RECIPES, find_recipe, shipped_recipes
+from unimodal.images.codec import PixelPatches
+from unimodal.model.folder import SHIPPED
+from unimodal.training.config import load_recipe
+from unimodal.training.loop import train
+from unimodal.training.unified import UnifiedModelSection
+
+FINETUNE = [name for name in shipped_recipes() if name.startswith("finetune/")]
+ON_CPU = [name for name in FINETUNE if "/gpu/" not in name]
+ON_GPU = [name for name in FINETUNE if "/gpu/" in name]
+TASKS = ("t2i", "edit", "vqa", "text")
+# What a folder of rows holds, by a word of its name.
+KINDS = {"emoji": "t2i", "tiles": "edit", "nlvr": "vqa", "gsm8k": "text", "plain": "plain"}
+QUICK = ["train.steps=2", "train.eval_steps=1", "train.logging_steps=1", "train.precision=fp32"]
+SMALL = ["data.eval_rows=2", "data.workers=0", "train.threads=1", "train.warmup_steps=0"]
+
+
+def row_of(kind: str, number: int) -> dict:
+    """A row of a task, or a plain text."""
+    text = " ".join(WORDS[number % 5 :][:4])
+    if kind == "plain":
+        return {"text": text}
+    user, assistant, images = {
+        "t2i": (text, "<image>", ["a.png"]),
+        "edit": (f"<image>{text}", "<image>", ["a.png", "b.png"]),
+        "vqa": (f"<image>{text}", "yes", ["a.png"]),
+        "text": (text, "two", []),
+    }[kind]
+    messages = [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    return {"messages": messages, "images": images} if images else {"messages": messages}
+
+
+def make_rows(path: Path, kind: str) -> None:
+    """A file of rows and its pictures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (64, 64), colour).save(path.parent / name)
+    path.write_text("".join(json.dumps(row_of(kind, n)) + "\n" for n in range(6)))
+
+
+def prepared(name: str, *overrides: str):
+    """The recipe with what it needs in place, made short."""
+    recipe = load_recipe(find_recipe(name), [*QUICK, *SMALL, *overrides])
+    for source in (*recipe.data.sources, *recipe.data.eval_sources):
+        if source.path:
+            folder = Path(source.path).parent.name
+            words = folder.removesuffix("-val")
+            kind = KINDS.get(words.split("-")[0], words)
+            make_rows(Path(source.path), kind)
+    return recipe
+
+
+def test_every_task_has_its_recipes() -> None:
+    expected = {f"finetune/{task}_{kind}" for task in TASKS for kind in ("lora", "full")}
+    assert set(ON_CPU) == expected | {"finetune/mixed"}
+    assert set(ON_GPU) == {f"finetune/gpu/{task}" for task in TASKS}
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_a_recipe_for_the_cpu_runs_two_steps(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = prepared(name, "data.tokens=1024")
+    if recipe.model.codec:
+        shutil.copytree(SHIPPED / "shapes-base" / "codec", recipe.model.codec)
+    folder = train(recipe)
+    assert folder.name == ("adapter" if name.endswith("_lora") else "model")
+    assert folder.parent == Path("runs") / name
+    entries = [json.loads(line) for line in (folder.parent / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries if "eval_loss" in entry] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ON_GPU)
+def test_a_recipe_for_a_gpu_runs_two_steps_on_tiny_parts(name: str, tmp_path: Path, monkeypatch) -> None:
+    """All but sizes and precision is as it ships: what is trained, the adapter, checkpointing."""
+    from unimodal.pretrained.initialise import init_model
+
+    monkeypatch.chdir(tmp_path)
+    recipe = prepared(name, "train.gradient_accumulation_steps=2", "data.tokens=512")
+    make("qwen3", Path("llm"))
+    PixelPatches(16).save("codec")
+    init_model("llm", "codec", Path(recipe.model.init_from), settings=["image_size=64"])
+    folder = train(recipe)
+    assert folder == recipe.output.dir / ("adapter" if recipe.model.lora else "model")
+
+
+@pytest.mark.parametrize("name", FINETUNE)
+def test_a_header_says_what_is_asked_of_it(name: str) -> None:
+    lines = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    header = [line for line in lines if line.startswith("#")]
+    for word in ("command", "before", "hardware", "time", "memory", "expected"):
+        assert any(line.startswith(f"#   {word}") for line in header), word
+    assert all(len(line) <= 120 for line in header)
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_the_base_is_replayed_and_the_best_is_kept(name: str) -> None:
+    recipe = load_recipe(find_recipe(name))
+    assert isinstance(recipe.model, UnifiedModelSection)
+    assert recipe.model.init_from == "shapes-base"
+    weights = {source.source: source.weight for source in recipe.data.sources}
+    assert 0 < weights["shapes"] < sum(source.weight for source in recipe.data.sources)
+    assert recipe.train.load_best_model_at_end
+    assert recipe.train.early_stopping_patience
+    trained, held = ({s.path for s in group} for group in (recipe.data.sources, recipe.data.eval_sources))
+    assert not trained & held

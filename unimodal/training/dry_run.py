@@ -1,0 +1,175 @@
+"""What a run will take, told before it begins: parameters, operations, memory by part, speed, rows.
+
+The forward and backward pass of one batch is made twice, to count what it allocates and to time it; no weight
+is changed and nothing is written.  What comes on top of it (optimizer state, averages) follows from shapes.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+
+import torch
+from accelerate import Accelerator
+from torch.optim import AdamW, Optimizer
+
+from unimodal.training.allocations import counted
+from unimodal.training.config import Recipe
+from unimodal.training.muon import Muon
+from unimodal.training.optimizers import build_optimizers, trained
+from unimodal.training.precision import choose_precision
+from unimodal.training.processes import noise_seed
+from unimodal.training.run import Forward, enable_checkpointing, seed_everything
+from unimodal.training.throughput import synchronize, timed
+from unimodal.training.trainee import Batch, Trainee
+
+PACKS = 8  # batches from which means are taken
+STATES = {AdamW: 2, Muon: 1}  # numbers that an optimizer keeps beside a parameter
+ORTHOGONALISED = 5  # copies of the matrices of one shape that Muon's step needs for a while
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take.  Memory is in bytes, on the device that trains.
+
+    trained, frozen  numbers in parameters; `frozen` includes a codec that is not trained
+    flops            of an optimizer step, forward and backward without recomputation
+    tokens, budget   positions used and computed in a step
+    seconds          of a step, the optimizer's own time left out
+    rate             floating point operations a second of a matrix product in the same precision
+    memory           by part; `activations` at the end of a forward pass
+    peak             the most at one time
+    data, machine    lines for a person about the rows, by name, and about the device
+    """
+
+    trained: int
+    frozen: int
+    flops: float
+    tokens: float
+    budget: float
+    seconds: float
+    rate: float
+    memory: dict[str, int]
+    peak: int
+    data: dict[str, str]
+    machine: str
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Positions a second."""
+        return self.tokens / self.seconds
+
+
+def dry_run(recipe: Recipe) -> Forecast:
+    """Everything about a run but the run.  Raises UserError for whatever the run itself would refuse."""
+    train = recipe.train
+    if train.threads is not None:
+        torch.set_num_threads(train.threads)
+    device = Accelerator(mixed_precision="no").device
+    seed_everything(train.seed)
+    trainee: Trainee = recipe.model.build(recipe, None)
+    module = trainee.module.to(device).train()
+    if train.gradient_checkpointing:
+        enable_checkpointing(module)
+    precision = choose_precision(train.precision, device)
+    packs = list(islice(trainee.batches(None, 0, 1), PACKS))
+    tensors = [*module.parameters(), *module.buffers()]
+    own = trained(module)
+    forward = Forward(trainee, precision.autocast)
+    generator = torch.Generator(device)
+
+    def run(batch: Batch) -> torch.Tensor:
+        generator.manual_seed(noise_seed(train.seed, 0, 0, 0))
+        return forward(batch, generator, trainee.count(batch))[0]
+
+    largest = max(packs, key=lambda pack: pack.tokens)
+    with counted(device, tensors) as held:
+        loss = run(largest)
+        activations = held.live
+        loss.backward()
+        pass_peak = held.peak
+    del loss
+    more = train.gradient_accumulation_steps > 1
+    if not more:
+        module.zero_grad()
+    (seconds,) = timed(lambda: run(largest).backward(), device, 1)
+    module.zero_grad()
+    synchronize(device)
+
+    gradients = sum(p.nbytes for p in own.values())
+    optimizers = build_optimizers(module, train, precision.orthogonalise)
+    memory = {
+        "weights": sum(tensor.nbytes for tensor in tensors),
+        "gradients": gradients,
+        "optimizer state": sum(map(_state_bytes, optimizers)),
+        "averages": 0 if train.ema_decay is None else gradients,
+        "activations": activations,
+    }
+    lasting = memory["weights"] + memory["optimizer state"] + memory["averages"]
+    step = gradients + max(map(_step_bytes, optimizers))
+    micro = train.gradient_accumulation_steps
+    numbers = sum(p.numel() for p in own.values())
+    return Forecast(
+        trained=numbers,
+        frozen=sum(p.numel() for p in module.parameters()) - numbers,
+        flops=micro * sum(map(trainee.flops, packs)) / PACKS,
+        tokens=micro * sum(pack.tokens for pack in packs) / PACKS,
+        budget=micro * sum(pack.budget for pack in packs) / PACKS,
+        seconds=micro * seconds,
+        rate=precision.peak,
+        memory=memory,
+        peak=lasting + max(pass_peak + gradients * more, step),
+        data=_about_data(trainee, recipe, packs),
+        machine=f"{device.type}, {precision.reason}",
+    )
+
+
+def _state_bytes(optimizer: Optimizer) -> int:
+    """What an optimizer keeps from step to step."""
+    return STATES[type(optimizer)] * sum(
+        p.nbytes for group in optimizer.param_groups for p in group["params"]
+    )
+
+
+def _step_bytes(optimizer: Optimizer) -> int:
+    """What its step needs for a while: AdamW's is fused and needs nothing."""
+    if not isinstance(optimizer, Muon):
+        return 0
+    shapes: dict[torch.Size, int] = {}
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            shapes[p.shape] = shapes.get(p.shape, 0) + p.nbytes
+    return ORTHOGONALISED * max(shapes.values())
+
+
+def _about_data(trainee: Trainee, recipe: Recipe, packs: list[Batch]) -> dict[str, str]:
+    """Lines about the rows; those that only the trainee can tell come last."""
+    counts = [trainee.count(pack) for pack in packs]
+    micro = recipe.train.gradient_accumulation_steps
+    used, budget = sum(pack.tokens for pack in packs), sum(pack.budget for pack in packs)
+    found = {
+        f"{name} counted a step": f"{micro * sum(c[name] for c in counts) / PACKS:,.1f}" for name in counts[0]
+    }
+    found["padding"] = f"{1 - used / budget:.1%}"
+    return found | (trainee.about_rows(recipe, packs) if hasattr(trainee, "about_rows") else {})
+
+
+def print_forecast(forecast: Forecast, steps: int) -> None:
+    """A line for everything, for `steps` optimizer steps."""
+    from rich.console import Console
+
+    share = forecast.flops / forecast.seconds / forecast.rate
+    time = timedelta(seconds=round(forecast.seconds * steps))
+    rows = {
+        "machine": forecast.machine,
+        "parameters": f"{forecast.trained:,} trained, {forecast.frozen:,} frozen",
+        "operations a step": f"{forecast.flops / 1e9:,.1f} GFLOP",
+        "positions a step": f"{forecast.tokens:,.0f} of {forecast.budget:,.0f}",
+        **{f"memory, {part}": f"{size / 1e6:,.1f} MB" for part, size in forecast.memory.items()},
+        "memory, at most": f"{forecast.peak / 1e6:,.1f} MB, beside what Python and PyTorch take themselves",
+        "speed": f"{forecast.tokens_per_second:,.0f} positions/s, {share:.0%} of a matrix product's rate",
+        "time": f"{time} for {steps:,} steps; the optimizer's own, evaluations and saving come on top",
+        **forecast.data,
+    }
+    console, width = Console(highlight=False, markup=False, soft_wrap=True), max(map(len, rows))
+    for name, value in rows.items():
+        console.print(f"{name:<{width}}  {value}")
