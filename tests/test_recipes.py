@@ -27,6 +27,7 @@ TASKS = ("t2i", "edit", "vqa", "text")
 KINDS = {"emoji": "t2i", "tiles": "edit", "nlvr": "vqa", "gsm8k": "text", "plain": "plain"}
 QUICK = ["train.steps=2", "train.eval_steps=1", "train.logging_steps=1", "train.precision=fp32"]
 SMALL = ["data.eval_rows=2", "data.workers=0", "train.threads=1", "train.warmup_steps=0"]
+SMALL += ["train.sample_steps=null"]
 
 
 def row_of(kind: str, number: int) -> dict:
