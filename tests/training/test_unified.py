@@ -163,3 +163,18 @@ def test_flops_are_close_to_what_torch_counts(recipe):
     allowed = sum(length**2 for length in batch.lengths) / 2 / batch.budget**2
     expected = sum(counted.values()) - dense + dense * allowed
     assert trainee.flops(batch) == pytest.approx(expected, rel=0.15)
+
+
+def test_not_a_number_names_the_rows_of_the_pack(recipe, monkeypatch):
+    from unimodal.training.unified_trainee import UnifiedTrainee
+
+    plain = UnifiedTrainee.losses
+
+    def poisoned(self, batch, generator):
+        losses = plain(self, batch, generator)
+        losses.sums["text"] = losses.sums["text"] * float("nan")
+        return losses
+
+    monkeypatch.setattr(UnifiedTrainee, "losses", poisoned)
+    with pytest.raises(UserError, match=r"Samples of the batch: shapes/train:0, shapes/train:1, "):
+        train(recipe())
