@@ -30,6 +30,12 @@ SMALL = ["data.eval_rows=2", "data.workers=0", "train.threads=1", "train.warmup_
 SMALL += ["train.sample_steps=null"]
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No timing of matrix products."""
+    monkeypatch.setattr("unimodal.training.precision.gemm_rate", lambda device, dtype: 1e9)
+
+
 def row_of(kind: str, number: int) -> dict:
     """A row of a task, or a plain text."""
     text = " ".join(WORDS[number % 5 :][:4])

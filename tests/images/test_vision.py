@@ -52,7 +52,7 @@ def test_pictures_of_any_size_are_scaled_to_its_square(tmp_path):
     smooth = np.kron(RNG.integers(0, 256, (3, 5, 3)), np.ones((8, 8, 1))).astype(np.uint8)
     scaled = np.asarray(Image.fromarray(smooth).resize((16, 16), Image.Resampling.BICUBIC))
     (found,), (expected,) = tower([smooth]), tower([scaled])
-    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+    assert (found - expected).abs().mean() < 0.05 * expected.std()
 
 
 def test_saved_and_loaded_again_it_is_the_same_and_stays_frozen(tmp_path):
