@@ -27,6 +27,13 @@ TASKS = ("t2i", "edit", "vqa", "text")
 KINDS = {"emoji": "t2i", "tiles": "edit", "nlvr": "vqa", "gsm8k": "text", "plain": "plain"}
 QUICK = ["train.steps=2", "train.eval_steps=1", "train.logging_steps=1", "train.precision=fp32"]
 SMALL = ["data.eval_rows=2", "data.workers=0", "train.threads=1", "train.warmup_steps=0"]
+SMALL += ["train.sample_steps=null"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No timing of matrix products."""
+    monkeypatch.setattr("unimodal.training.precision.gemm_rate", lambda device, dtype: 1e9)
 
 
 def row_of(kind: str, number: int) -> dict:

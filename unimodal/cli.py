@@ -202,14 +202,15 @@ def evaluate(
         typer.Argument(help="A shipped model, a folder that `train` wrote, or a hub id; an adapter has one."),
     ] = None,
     adapter: Adapter = None,
-    suite: Annotated[str, typer.Option(help="shapes, emoji or codec.")] = "shapes",
+    suite: Annotated[str, typer.Option(help="shapes, emoji, rows or codec.")] = "shapes",
     split: Annotated[str, typer.Option(help="Which prompts, as val or unseen.")] = "val",
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Prompts of each kind.")] = 64,
     seed: Seed = 0,
     json: Annotated[Path | None, typer.Option(help="Write the scores here.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a sheet of the first failures here.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="For emoji: the folder that `data make emoji` wrote; else it is made.")
+        Path | None,
+        typer.Option(help="For emoji and rows: the folder that `data make` wrote; emoji are made without."),
     ] = None,
     cost: Annotated[
         bool, typer.Option("--cost", help="Measure forwards, operations and seconds a picture as well.")

@@ -52,7 +52,7 @@ def test_pictures_of_any_size_are_scaled_to_its_square(tmp_path):
     smooth = np.kron(RNG.integers(0, 256, (3, 5, 3)), np.ones((8, 8, 1))).astype(np.uint8)
     scaled = np.asarray(Image.fromarray(smooth).resize((16, 16), Image.Resampling.BICUBIC))
     (found,), (expected,) = tower([smooth]), tower([scaled])
-    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+    assert (found - expected).abs().mean() < 0.05 * expected.std()
 
 
 def test_saved_and_loaded_again_it_is_the_same_and_stays_frozen(tmp_path):
@@ -88,8 +88,7 @@ def test_what_is_no_tower_or_not_whole_is_told(tmp_path):
     processor.write_text(good[processor])
     weights = load_file(tmp_path / "model.safetensors")
     lost = next(name for name in weights if name.endswith("q_proj.weight"))
-    save_file(
-        {n: w for n, w in weights.items() if n != lost}, tmp_path / "model.safetensors", {"format": "pt"}
-    )
+    del weights[lost]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"not whole: .*q_proj\.weight"):
         load_tower(tmp_path)

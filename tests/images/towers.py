@@ -28,9 +28,9 @@ def make_tower(name: str, folder: Path, whole: bool = False) -> torch.nn.Module:
     if whole:
         of = class_name.removesuffix("VisionModel")
         text = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-        config = getattr(transformers, f"{of}Config")(
-            vision_config=SHAPE | settings, text_config=text | {"vocab_size": 50}, projection_dim=16
-        )
+        text |= {"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1}
+        config_class = getattr(transformers, f"{of}Config")
+        config = config_class(vision_config=SHAPE | settings, text_config=text)
         model = getattr(transformers, f"{of}Model")(config)
     else:
         model = getattr(transformers, class_name)(config_class(**SHAPE | settings))

@@ -85,20 +85,20 @@ def test_batches_go_on_where_they_stopped_and_shards_share_the_numbers(rows, tmp
     alone = list(islice(trainee.batches(None, 0, 1), 6))
     again = list(islice(trainee.batches(alone[2].state, 0, 1), 3))
     for a, b in zip(alone[3:], again):
-        assert a.ids == b.ids
+        assert a.sample_ids == b.sample_ids
         assert np.array_equal(a.pictures, b.pictures)
     shards = [list(islice(trainee.batches(None, rank, 2), 3)) for rank in (0, 1)]
-    ids = [i for shard in shards for batch in shard for i in batch.ids]
+    ids = [i for shard in shards for batch in shard for i in batch.sample_ids]
     assert len(set(ids)) > 4
-    assert {i for b in alone[:4] for i in b.ids} <= set(ids)
-    assert not {i for b in shards[0] for i in b.ids if "clutter" in i} & {
-        i for b in shards[1] for i in b.ids if "clutter" in i
+    assert {i for b in alone[:4] for i in b.sample_ids} <= set(ids)
+    assert not {i for b in shards[0] for i in b.sample_ids if "clutter" in i} & {
+        i for b in shards[1] for i in b.sample_ids if "clutter" in i
     }
 
 
 def test_rows_without_pictures_are_passed_over(rows, tmp_path):
     trainee = build(rows, tmp_path, clutter=0.0)
-    ids = {i for batch in islice(trainee.batches(None, 0, 1), 20) for i in batch.ids}
+    ids = {i for batch in islice(trainee.batches(None, 0, 1), 20) for i in batch.sample_ids}
     assert {int(i.rsplit(":", 1)[1]) for i in ids} == {2, 3, 4, 5, 7, 8, 9, 10}  # lines 1 and 6 are text
 
 

@@ -118,7 +118,6 @@ def test_an_adapter_trains_less_and_keeps_less(recipe: Path) -> None:
     assert thin.trained + thin.frozen == full.trained + thin.trained
     for part in ("gradients", "optimizer state", "averages"):
         assert thin.memory[part] < full.memory[part]
-    assert thin.peak < full.peak
     assert thin.flops < full.flops
 
 

@@ -271,3 +271,18 @@ def test_a_mixture_begins_as_the_model_it_is_made_of(recipe, tmp_path):
     for block in new.decoder.layers:
         text, image = (expert.state_dict() for expert in block.experts)
         assert all(torch.equal(weight, image[name]) for name, weight in text.items())
+
+
+def test_not_a_number_names_the_rows_of_the_pack(recipe, monkeypatch):
+    from unimodal.training.unified_trainee import UnifiedTrainee
+
+    plain = UnifiedTrainee.losses
+
+    def poisoned(self, batch, generator):
+        losses = plain(self, batch, generator)
+        losses.sums["text"] = losses.sums["text"] * float("nan")
+        return losses
+
+    monkeypatch.setattr(UnifiedTrainee, "losses", poisoned)
+    with pytest.raises(UserError, match=r"Samples of the batch: shapes/train:0, shapes/train:1, "):
+        train(recipe())

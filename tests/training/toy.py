@@ -24,7 +24,7 @@ KIND = "tests.training.toy:ToySection"
 class ToyBatch:
     x: torch.Tensor
     y: torch.Tensor
-    ids: list[str]
+    sample_ids: list[str]
     state: dict[str, Any]
     parts: list[int] = field(default_factory=list)
     budget: int = 8

@@ -5,16 +5,14 @@ An unfair comparison is refused with its reason while nothing is lost yet.
 
 import hashlib
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from statistics import mean
 from tempfile import TemporaryDirectory
 
 from unimodal.compare.plan import Comparison
 from unimodal.errors import UserError
+from unimodal.training.budget import step_flops
 from unimodal.training.config import Recipe
 
-PACKS = 8  # whose FLOPs are counted; packs of one budget differ by a few per cent
 ALIKE = 0.1  # by how much trained parameters may differ and still be called equal
 TRIAL_STEPS = 12  # of which the last third is timed
 
@@ -34,13 +32,11 @@ def facts_of(recipe: Recipe) -> Facts:
     """Build what the recipe trains and count."""
     trainee = recipe.model.build(recipe, None)
     module = trainee.module
-    packs = islice(trainee.batches(None, 0, 1), PACKS)
-    flops = mean(trainee.flops(pack) for pack in packs) * recipe.train.gradient_accumulation_steps
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     return Facts(
         trained=sum(n for n, trains in sizes if trains),
         total=sum(n for n, _ in sizes),
-        step_flops=flops,
+        step_flops=step_flops(recipe, trainee),
         codec=_hash(module.codec),
         image_size=module.config.image_size,
     )
@@ -84,7 +80,7 @@ def steps_of(comparison: Comparison, recipe: Recipe, facts: Facts, amount: float
     if comparison.equal == "flops":
         steps = amount / facts.step_flops
     elif comparison.equal == "seconds":
-        steps = amount / _step_seconds(recipe)
+        steps = amount / _step_seconds(recipe, facts)
     else:
         steps = amount
     if round(steps) < 1:
@@ -95,12 +91,13 @@ def steps_of(comparison: Comparison, recipe: Recipe, facts: Facts, amount: float
     return round(steps)
 
 
-def with_steps(recipe: Recipe, steps: int) -> Recipe:
+def with_steps(recipe: Recipe, facts: Facts, steps: int) -> Recipe:
     """The recipe with that many steps; warm-up and decay keep their shares of the run."""
     train = recipe.train
-    share = steps / train.steps
+    share = steps / (train.steps or train.flops / facts.step_flops)
     changed = {
         "steps": steps,
+        "flops": None,
         "warmup_steps": round(train.warmup_steps * min(1.0, share)),
         "decay_steps": max(1, round(train.decay_steps * share)) if train.decay_steps else 0,
         "save_steps": max(1, min(train.save_steps, steps)),
@@ -108,7 +105,7 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
     return recipe.model_copy(update={"train": train.model_copy(update=changed)})
 
 
-def _step_seconds(recipe: Recipe) -> float:
+def _step_seconds(recipe: Recipe, facts: Facts) -> float:
     """Seconds a step, of the last third of a short run in a folder that is thrown away."""
     import json
 
@@ -116,7 +113,7 @@ def _step_seconds(recipe: Recipe) -> float:
 
     with TemporaryDirectory() as folder:
         output = recipe.output.model_copy(update={"dir": Path(folder) / "trial"})
-        short = with_steps(recipe, TRIAL_STEPS)
+        short = with_steps(recipe, facts, TRIAL_STEPS)
         changed = {"logging_steps": TRIAL_STEPS // 3, "resume": None, "save_steps": TRIAL_STEPS}
         short = short.model_copy(update={"output": output, "train": short.train.model_copy(update=changed)})
         train(short)

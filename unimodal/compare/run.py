@@ -95,7 +95,9 @@ def _prepare(comparison: Comparison, share: Budget, path: Path, out: Path) -> di
             if not _planned(place, job, plan):
                 steps = steps or steps_of(comparison, recipe, known, share.amount)
                 place.mkdir(parents=True, exist_ok=True)
-                (place / "recipe.yaml").write_text(with_steps(recipe, steps).to_yaml(), encoding="utf-8")
+                (place / "recipe.yaml").write_text(
+                    with_steps(recipe, known, steps).to_yaml(), encoding="utf-8"
+                )
                 _write(place / "facts.json", asdict(known))
                 _write(place / "job.json", job.as_dict())
                 _write(place / "plan.json", plan)  # the last one: with it the folder is whole

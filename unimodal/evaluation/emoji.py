@@ -48,14 +48,17 @@ def judge_emoji(
         return _judge(model, made, split, n, seed, tick)
 
 
-def read_examples(data: Path, split: str) -> dict[str, list[Example]]:
-    """Rows with their truth by kind ("edit/tone", "vqa/name", ...), in the order of the file."""
+def read_examples(data: Path, split: str, made: str = "emoji") -> dict[str, list[Example]]:
+    """Rows with their truth by kind ("edit/tone", "vqa/name", ...), in the order of the file.
+
+    made  what `unimodal data make` calls such folders, for the error if it is none
+    """
     found: dict[str, list[Example]] = {}
     paths = [data / f"{split}.jsonl", data / f"{split}.truth.jsonl"]
     for path in paths:
         if not path.is_file():
             raise UserError(
-                f"{path}: missing; expected the folder that `unimodal data make emoji --out` wrote"
+                f"{path}: missing; expected the folder that `unimodal data make {made}` wrote with --out"
             )
     rows, truths = (path.read_text(encoding="utf-8").rstrip("\n").split("\n") for path in paths)
     if len(rows) != len(truths):

@@ -10,7 +10,7 @@ from unimodal.evaluation.report import Report, print_report
 
 __all__ = ["SUITES", "evaluate", "print_report"]
 
-SUITES = ("shapes", "emoji", "codec")
+SUITES = ("shapes", "emoji", "rows", "codec")
 TASKS = ("t2i", "edit", "vqa", "text", "chat")
 
 
@@ -29,9 +29,9 @@ def evaluate(
     """Judge a model on `n` fresh prompts of every kind.
 
     model  a loaded model, or the name or folder of one
-    suite  shapes, emoji or codec;  split  val or unseen;  tasks  a part of the shapes suite
+    suite  shapes, emoji, rows or codec;  split  val or unseen;  tasks  a part of the shapes suite
     json, sheet  files to write the scores and the first failures to
-    data   the folder that `unimodal data make emoji` wrote, for the emoji suite
+    data   the folder that `unimodal data make` wrote, for the suites emoji and rows
     cost   whether to measure what a picture costs as well: forwards, operations, seconds
     Raises UserError for an unknown suite, split or task, or a count below 1.
     """
@@ -45,7 +45,7 @@ def evaluate(
         )
     if n < 1:
         raise UserError(f"n {n}; expected at least one prompt of each kind")
-    if suite != "emoji":
+    if suite not in ("emoji", "rows"):
         world_of(split)
     if isinstance(model, str | Path):
         from unimodal.generation.verbs import load
@@ -62,6 +62,8 @@ def evaluate(
                     model, data, split, n, seed, lambda k, of: progress.update(bar, completed=k, total=of)
                 )
             ]
+        elif suite == "rows":
+            found = [_rows(model, data, split, n, seed, progress)]
         else:
             found = _shapes(model, suite, split, n, seed, tasks, progress)
     if cost:
@@ -76,6 +78,20 @@ def evaluate(
     if sheet is not None:
         _save_sheet(report, Path(sheet))
     return report
+
+
+def _rows(model: Any, data: Path | None, split: str, n: int, seed: int, progress: Progress) -> tuple:
+    """Rows of real data; kinds that nothing here can judge are named."""
+    from unimodal.evaluation.rows import judge_rows
+
+    bar = progress.add_task("rows", total=None)
+    scores, cases, left = judge_rows(
+        model, data, split, n, seed, lambda k, of: progress.update(bar, completed=k, total=of)
+    )
+    if left:
+        kinds = ", ".join(f"{kind} ({count} rows)" for kind, count in left.items())
+        progress.console.print(f"not judged, since only eyes can tell: {kinds}")
+    return scores, cases
 
 
 def _shapes(

@@ -1,8 +1,8 @@
 """Vision towers: a second reading of input pictures, by what another model learned to see in them.
 
 The codec's latents tell what a picture looks like; the features of SigLIP (Zhai et al. 2023), CLIP (Radford
-et al. 2021) or DINOv2 (Oquab et al. 2023) tell more of what it shows.  The tower stays as it is; an MLP brings
-its features to the width of the model (as LLaVA-1.5's, Liu et al. 2024).
+et al. 2021) or DINOv2 (Oquab et al. 2023) tell more of what it shows.  The tower stays as it is; an MLP
+brings its features to the width of the model (as LLaVA-1.5's, Liu et al. 2024).
 
 Legend: P patches of the tower's grid, F its width, D the model's.
 """
@@ -122,7 +122,7 @@ def load_tower(folder: Path) -> VisionTower:
     if side % patch or (not family.startswith("dinov2") and side != network.config.image_size):
         raise UserError(
             f"{folder / PROCESSOR}: pictures of {side} pixels do not fit a tower for "
-            f"{network.config.image_size} pixels in patches of {patch}. Use the file saved with these weights."
+            f"{network.config.image_size} pixels in patches of {patch}. Use the file saved with it."
         )
     return VisionTower(network, side, mean, std)
 

@@ -13,6 +13,12 @@ from unimodal.training.trainee import Trainee
 BATCHES = 8  # over which the cost of a step is averaged
 
 
+def step_flops(recipe: Recipe, trainee: Trainee, world: int = 1) -> float:
+    """Floating point operations of an optimizer step of `world` processes, forward and backward."""
+    costs = [trainee.flops(batch) for batch in islice(trainee.batches(None, 0, 1), BATCHES)]
+    return sum(costs) / len(costs) * recipe.train.gradient_accumulation_steps * world
+
+
 def within_budget(recipe: Recipe, trainee: Trainee, world: int = 1) -> tuple[Recipe, str | None]:
     """The recipe with `train.steps` in the place of `train.flops`, and a sentence about it.
 
@@ -23,8 +29,7 @@ def within_budget(recipe: Recipe, trainee: Trainee, world: int = 1) -> tuple[Rec
     train = recipe.train
     if train.flops is None:
         return recipe, None
-    costs = [trainee.flops(batch) for batch in islice(trainee.batches(None, 0, 1), BATCHES)]
-    a_step = sum(costs) / len(costs) * train.gradient_accumulation_steps * world
+    a_step = step_flops(recipe, trainee, world)
     steps = int(train.flops / a_step)
     least = max(1, train.warmup_steps + train.decay_steps)
     if steps < least:

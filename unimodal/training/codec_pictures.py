@@ -73,7 +73,7 @@ class PictureBatch:
     """A micro-batch: pictures uint8 (B, H, W, 3), where they came from, and the number after the last."""
 
     pictures: np.ndarray
-    ids: list[str]
+    sample_ids: list[str]
     state: dict[str, Any]
 
     @property

@@ -14,6 +14,7 @@ from torch.optim import AdamW, Optimizer
 
 from unimodal.training.allocations import counted
 from unimodal.training.config import Recipe
+from unimodal.training.held_out import check_metric
 from unimodal.training.muon import Muon
 from unimodal.training.optimizers import build_optimizers, trained
 from unimodal.training.precision import choose_precision
@@ -67,6 +68,8 @@ def dry_run(recipe: Recipe) -> Forecast:
     device = Accelerator(mixed_precision="no").device
     seed_everything(train.seed)
     trainee: Trainee = recipe.model.build(recipe, None)
+    if train.eval_steps:
+        check_metric(trainee, train.metric_for_best_model)
     module = trainee.module.to(device).train()
     if train.gradient_checkpointing:
         enable_checkpointing(module)

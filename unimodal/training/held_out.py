@@ -97,7 +97,7 @@ def evaluate(run: "Run") -> dict[str, float]:
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
                 losses = run.trainee.losses(batch, run.generator)
             weights |= losses.weights
-            sums.update({name: value.double().item() for name, value in losses.sums.items()})
+            sums.update({name: value.item() for name, value in losses.sums.items()})
             counts.update(run.trainee.count(batch))
         run.module.train()
     everyone = gather_object([(sums, counts, weights)])  # added up in one order, so that all ranks agree

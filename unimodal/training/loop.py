@@ -38,9 +38,9 @@ def _stop_unless_finite(run: Run, finite: bool, losses: list[Losses], batches: l
     """Raise a UserError that names the samples if the step's loss or gradient is not a number."""
     if finite:
         return
-    everyone = list(chain.from_iterable(batch.ids for batch in batches))
+    everyone = list(chain.from_iterable(batch.sample_ids for batch in batches))
     bad = [
-        batch.ids
+        batch.sample_ids
         for batch, loss in zip(batches, losses)
         if not all(math.isfinite(value.item()) for value in loss.sums.values())
     ]

@@ -100,11 +100,12 @@ class Run:
         if train.eval_steps is None:
             return None
         check_metric(self.trainee, train.metric_for_best_model)
-        best = Best(**before) if before else None
-        kept = best and checkpoint_path(self.recipe.output.dir, best.step).is_dir()
-        # Another metric cannot be compared, and a checkpoint of another folder would not be kept.
-        same = kept and best.metric == train.metric_for_best_model
-        return best if same else Best(train.metric_for_best_model)
+        if before and before["metric"] == train.metric_for_best_model:
+            best = Best(**before)
+            if checkpoint_path(self.recipe.output.dir, best.step).is_dir():
+                return best
+        # Another metric cannot be compared; a checkpoint that is gone, or elsewhere, cannot be given.
+        return Best(train.metric_for_best_model)
 
     @property
     def over(self) -> bool:

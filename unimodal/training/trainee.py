@@ -33,7 +33,7 @@ class Losses:
 class Batch(Protocol):
     """One micro-batch.  It crosses a process border, so it holds CPU tensors, arrays and plain values."""
 
-    ids: list[str]  # where each sample came from, for error messages
+    sample_ids: list[str]  # where each sample came from, for error messages
     tokens: int  # used positions (or pixels, patches: the trainee's own unit)
     budget: int  # positions computed, padding included
     state: dict[str, Any]  # JSON values from which `batches` goes on right after this batch

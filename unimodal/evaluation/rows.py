@@ -1,0 +1,150 @@
+"""The rows suite: held-out rows of a folder that a builder of real data wrote, judged by their truth.
+
+Edits are measured inside and outside of their exact masks, answers are compared with the right one, worked
+sums by their last number, and plain text by how many bits the model needs for a character of it.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from math import log
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unimodal.data.rows import parse_row
+from unimodal.errors import UserError
+from unimodal.evaluation.emoji import Example, read_examples
+from unimodal.evaluation.report import Case
+from unimodal.evaluation.scores import Score, average, ratio, share
+from unimodal.evaluation.shapes import ANSWER_TOKENS, BATCH, plain, psnr
+from unimodal.sequence.layout import layout
+from unimodal.sequence.pack import pack_sequences
+
+SPLITS = ("val", "train")
+WORKED_TOKENS = 400  # of a sum that is worked out in words
+FINAL = "####"  # before the number in which such a sum ends
+KEPT = 30.0  # decibels outside the mask, from which on what had to stay counts as kept
+
+Found = tuple[dict[str, Score], list[Case]]
+
+
+def judge_rows(
+    model: Any, data: Path | None, split: str, n: int, seed: int, tick: Callable[[int, int], None]
+) -> tuple[dict[str, Score], list[Case], dict[str, int]]:
+    """Scores and cases of `n` rows of every kind, and how many rows there are of kinds not judged.
+
+    data  the folder that `unimodal data make tiles`, `nlvr`, `gsm8k` or `plain` wrote
+    tick  told (kinds done, kinds in all)
+    Raises UserError if the split is unknown, or the folder is no such folder.
+    """
+    if split not in SPLITS:
+        raise UserError(f"rows: split {split!r}; expected {' or '.join(SPLITS)} (val: held out)")
+    if data is None:
+        raise UserError("the rows suite needs --data: the folder that `unimodal data make` wrote")
+    found = read_examples(Path(data), split, "tiles, nlvr, gsm8k or plain")
+    judges = {"edit": _edits, "vqa": _answers, "text/gsm8k": _sums, "text/plain": _texts}
+    scores: dict[str, Score] = {}
+    cases: list[Case] = []
+    left: dict[str, int] = {}
+    for k, (kind, some) in enumerate(found.items()):
+        judge = judges.get(kind) or judges.get(kind.split("/")[0])
+        if judge is None:
+            left[kind] = len(some)
+        else:
+            chosen = Random(f"rows/{seed}/{kind}").sample(some, min(n, len(some)))
+            more, shown = judge(model, Path(data), kind, chosen, seed)
+            scores |= more
+            cases += shown
+        tick(k + 1, len(found))
+    return scores, cases, left
+
+
+def _batches(some: list[Example]) -> list[list[Example]]:
+    return [some[start : start + BATCH] for start in range(0, len(some), BATCH)]
+
+
+def _words(row: dict) -> str:
+    """What the user says, without the mark of the picture."""
+    return row["messages"][0]["content"].replace("<image>", "").strip()
+
+
+def _open(path: Path, mode: str = "RGB") -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.convert(mode)
+
+
+def mask_errors(
+    before: np.ndarray, after: np.ndarray, got: np.ndarray, mask: np.ndarray
+) -> tuple[float, float, float]:
+    """Mean absolute error inside the mask, that of copying `before`, and PSNR outside of it in decibels.
+
+    Pictures (H, W, 3) in 8-bit levels, mask (H, W) bool with something inside and outside.
+    """
+    before, after, got = (picture.astype(np.float64) for picture in (before, after, got))
+    inside = np.abs(got - after)[mask].mean()
+    return inside, np.abs(before - after)[mask].mean(), psnr(np.square(got - after)[~mask].mean())
+
+
+def _edits(model: Any, data: Path, kind: str, some: list[Example], seed: int) -> Found:
+    table, cases = [], []
+    for k, batch in enumerate(_batches(some)):
+        befores, afters = ([_open(data / row["images"][i]) for row, _ in batch] for i in (0, 1))
+        told = [_words(row) for row, _ in batch]
+        drawn = model.edit(befores, told, seed=seed * 1000 + k)
+        for (_, truth), before, after, words, got in zip(batch, befores, afters, told, drawn):
+            got = got.convert("RGB").resize(after.size)
+            mask = np.asarray(_open(data / truth["mask"], "L")) > 127
+            inside, copied, outside = mask_errors(*map(np.asarray, (before, after, got)), mask)
+            table.append((inside, copied, outside))
+            note = f"{inside / copied:.2f} of a copy's error, {outside:.0f} dB outside"
+            right = bool(inside <= copied / 2 and outside >= KEPT)
+            cases.append(Case(kind, right, ((before, words), (got, note), (after, "right"))))
+    columns = np.array(table)
+    scores = {
+        f"{kind}_inside_to_copy": ratio(columns[:, 0], columns[:, 1]),
+        f"{kind}_psnr_outside": average(columns[:, 2]),
+    }
+    return {kind: share(case.right for case in cases)} | scores, cases
+
+
+def _answers(model: Any, data: Path, kind: str, some: list[Example], seed: int) -> Found:
+    cases = []
+    for batch in _batches(some):
+        shown = [_open(data / row["images"][0]) for row, _ in batch]
+        asked = [_words(row) for row, _ in batch]
+        said = model.answer(shown, asked, max_tokens=ANSWER_TOKENS, seed=seed)
+        for (_, truth), picture, words, answer in zip(batch, shown, asked, said):
+            note = f"{words} {answer} [right: {truth['answer']}]"
+            cases.append(Case(kind, plain(answer) == plain(truth["answer"]), ((picture, note),)))
+    answers = [plain(truth["answer"]) for _, truth in some]
+    commonest = Counter(answers).most_common(1)[0][0]
+    guess = share(answer == commonest for answer in answers)  # what always saying the same would get
+    return {kind: share(case.right for case in cases), f"{kind}_majority": guess}, cases
+
+
+def _sums(model: Any, data: Path, kind: str, some: list[Example], seed: int) -> Found:
+    cases = []
+    for batch in _batches(some):
+        asked = [{"messages": row["messages"][:1]} for row, _ in batch]
+        replies = model.chat_batch(asked, max_tokens=WORKED_TOKENS, seed=seed)
+        for (_, truth), reply in zip(batch, replies):
+            _, mark, final = reply.text.rpartition(FINAL)
+            cases.append(Case(kind, bool(mark) and plain(final) == plain(truth["answer"])))
+    return {kind: share(case.right for case in cases)}, cases
+
+
+@torch.inference_mode()
+def _texts(model: Any, data: Path, kind: str, some: list[Example], seed: int) -> Found:
+    """Cross-entropy of a row, its end included, over the characters of all rows."""
+    inner, bits, characters = model.model, [], []
+    for row, _ in some:
+        document = parse_row(row, str(data))
+        sequence = layout(document, model.tokenizer, inner.path, inner.multiple)
+        nats = inner(pack_sequences([sequence]), torch.Generator(inner.device)).text.item()
+        bits.append(nats / log(2))
+        characters.append(len(row["text"]))
+    return {f"{kind}_bits_per_character": ratio(bits, characters)}, []
