@@ -19,9 +19,12 @@ _SHOWN = {
     "comparison": 3.0,
     "position": 1.0,
     "background": 0.5,
+    questions.LIST: 3.0,
 }
 _PLACES = ("relation", "position")
-_TOLD = {kind: weight for kind, weight in _SHOWN.items() if kind not in (*_PLACES, "background")}
+_TOLD = {
+    kind: weight for kind, weight in _SHOWN.items() if kind not in (*_PLACES, "background", questions.LIST)
+}
 _TOLD_WITH_PLACES = _TOLD | {kind: _SHOWN[kind] for kind in _PLACES}
 
 
@@ -31,7 +34,7 @@ def question_about(
     """A question about this scene whose words are clear, or None where the kind drawn has none."""
     kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0]
     thing = rng.choice(scene.objects)
-    if kind == "background":
+    if kind in ("background", questions.LIST):
         return Question(kind)
     if kind == "count":
         return Question(kind, rng.choice((Group(thing.shape), Group(None, thing.colour), IT)))

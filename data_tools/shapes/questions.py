@@ -25,6 +25,8 @@ from data_tools.shapes.language import (
 )
 from data_tools.shapes.scene import BACKGROUNDS, COLOURS, MOST, SIZES, Scene, Thing, World, random_scene
 
+LIST = "list"  # all there is, row by row: the answer that teaches most, and is not judged
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -41,6 +43,9 @@ def answer(question: Question, scene: Scene) -> str | None:
     q = question
     if q.kind == "background":
         return scene.background
+    if q.kind == LIST:
+        things = [a(Group(t.shape, t.colour, t.size, t.cell)) for t in scene.objects]
+        return f"{listed(things)} on a {scene.background} background"
     if q.kind == "count":
         return NUMBERS[len(q.a.among(scene))] if len(q.a.among(scene)) < len(NUMBERS) else None
     if q.kind == "existence":
@@ -89,7 +94,7 @@ def _position(rng: Random, world: World, kind: str) -> Made | None:
     return group and (scene, Question(kind, group))
 
 
-def _background(rng: Random, world: World, kind: str) -> Made:
+def _whole(rng: Random, world: World, kind: str) -> Made:
     return random_scene(rng, world), Question(kind)
 
 
@@ -206,7 +211,8 @@ KINDS: dict[str, Callable[[Random, World, str], Made | None]] = {
     "relation": _relation,
     "comparison": _comparison,
     "position": _position,
-    "background": _background,
+    "background": _whole,
+    LIST: _whole,
 }
 # What takes two looks is learned last, so it is asked more often.
 WEIGHTS = {name: 1.0 for name in KINDS} | {
@@ -214,6 +220,7 @@ WEIGHTS = {name: 1.0 for name in KINDS} | {
     "count": 2.0,
     "relation": 2.0,
     "comparison": 2.0,
+    LIST: 2.0,
 }
 
 
@@ -243,6 +250,8 @@ def ask(rng: Random, question: Question) -> str:
         forms = (f"where is {first}?",)
     elif q.kind == "background":
         forms = ("what color is the background?", "which background is it?")
+    elif q.kind == LIST:
+        forms = ("what is there?", "list the shapes", "what do you see?", "describe it")
     elif q.kind == "count":
         many = noun(replace(q.a, count=2))
         forms = (f"how many {many} are there?", f"how many {many} are there?", f"how many {many} do you see?")
@@ -274,7 +283,7 @@ def tell(rng: Random, scene: Scene, question: Question) -> str:
     named = [q.a, q.b]
     sizes = q.word in ("larger", "smaller", "size") or any(group.size for group in named)
     cells = q.kind in ("relation", "position") or any(group.cell is not None for group in named)
-    sizes, cells = sizes or rng.random() < 0.15, cells or rng.random() < 0.15
+    sizes, cells = (known or q.kind == LIST or rng.random() < 0.15 for known in (sizes, cells))
     if q.kind == "relation" and len(scene.objects) == 2 and rng.random() < 0.5:
         one, other = rng.sample(scene.objects, 2)
         true = [name for name in RELATIONS if related(one, name, other)]
@@ -292,7 +301,7 @@ def tell(rng: Random, scene: Scene, question: Question) -> str:
         else:
             groups.append(group)
     words = listed([a(group) for group in groups])
-    if q.kind == "background" or rng.random() < 0.15:
+    if q.kind in ("background", LIST) or rng.random() < 0.15:
         words += f" on a {scene.background} background"
     return _there(words, groups[0].count > 1)
 

@@ -22,7 +22,7 @@ from unimodal.errors import UserError, nearest
 
 IMAGE = "<image>"
 TASKS = ("t2i", "edit", "vqa", "text", "chat")
-MORE_QUESTIONS = 9  # at most, after the first about the same scene
+MORE_QUESTIONS = 6  # at most, after the first about the same scene
 PLAIN = "plain"  # the kind of text rows that are no conversation
 _KINDS: dict[str, dict[str, float]] = {
     "t2i": captions.WEIGHTS,
