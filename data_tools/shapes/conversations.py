@@ -11,7 +11,7 @@ from random import Random
 from data_tools.shapes import captions, edits, questions, talk
 from data_tools.shapes.further import ask_further, question_about
 from data_tools.shapes.language import IT
-from data_tools.shapes.questions import Question
+from data_tools.shapes.question import Question
 from data_tools.shapes.scene import CELLS, SIZES, Scene, World, random_scene
 from data_tools.shapes.steps import Step
 
@@ -105,7 +105,7 @@ def _words(rng: Random, world: World) -> list[Step]:
     scene, question = questions.make_question(rng, world, kind)
     first = f"{questions.tell(rng, scene, question)} {questions.ask(rng, question)}"
     steps = [Step(first, scene, question=question, told=True)]
-    return [*steps, ask_further(rng, world, scene, steps[-1].text)]
+    return [*steps, ask_further(rng, world, scene, steps[-1].text, closed=True)]
 
 
 def _tell(rng: Random, world: World) -> list[Step]:

@@ -3,9 +3,9 @@
 from itertools import permutations
 from random import Random
 
-from data_tools.shapes import questions
+from data_tools.shapes import open_questions, questions
 from data_tools.shapes.language import IT, OPPOSITE, RELATIONS, Group, place, refer, related
-from data_tools.shapes.questions import Question
+from data_tools.shapes.question import Question
 from data_tools.shapes.scene import COLOURS, SHAPES, Scene, World
 from data_tools.shapes.steps import Step
 
@@ -14,18 +14,17 @@ _SHOWN = {
     "colour": 1.0,
     "shape": 1.0,
     "count": 2.0,
-    "existence": 1.0,
+    "existence": 2.0,
     "relation": 3.0,
     "comparison": 3.0,
     "position": 1.0,
     "background": 0.5,
-    questions.LIST: 3.0,
+    **open_questions.WEIGHTS,
 }
-_PLACES = ("relation", "position")
-_TOLD = {
-    kind: weight for kind, weight in _SHOWN.items() if kind not in (*_PLACES, "background", questions.LIST)
-}
-_TOLD_WITH_PLACES = _TOLD | {kind: _SHOWN[kind] for kind in _PLACES}
+_PLACED = ("relation", "position", "places", "direction")  # what words alone tell if places are told
+_UNTOLD = (*_PLACED, *open_questions.SIZED, "background")
+_TOLD = {kind: weight for kind, weight in _SHOWN.items() if kind not in _UNTOLD}
+_TOLD_WITH_PLACES = _TOLD | {kind: _SHOWN[kind] for kind in _PLACED}
 
 
 def question_about(
@@ -34,8 +33,10 @@ def question_about(
     """A question about this scene whose words are clear, or None where the kind drawn has none."""
     kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0]
     thing = rng.choice(scene.objects)
-    if kind in ("background", questions.LIST):
+    if kind == "background":
         return Question(kind)
+    if kind in open_questions.ANSWERS:
+        return open_questions.open_question(rng, scene, kind, without)
     if kind == "count":
         return Question(kind, rng.choice((Group(thing.shape), Group(None, thing.colour), IT)))
     if kind == "existence":
@@ -74,14 +75,18 @@ def _comparison(rng: Random, scene: Scene, without: tuple[str, ...]) -> Question
     return rng.choice(found) if found else None
 
 
-def ask_further(rng: Random, world: World, scene: Scene, told: str | None) -> Step:
-    """One more question about a scene that has been shown (None), or `told` in words of colour and shape."""
+def ask_further(rng: Random, world: World, scene: Scene, told: str | None, closed: bool = False) -> Step:
+    """One more question about a scene that has been shown (None), or `told` in words of colour and shape.
+
+    closed  only questions with short answers, which are judged
+    """
     if told is None:
         kinds, without = _SHOWN, ()
     elif all(place(thing.cell) in told for thing in scene.objects):
         kinds, without = _TOLD_WITH_PLACES, ("size",)
     else:
         kinds, without = _TOLD, ("size", "cell")
+    kinds = {kind: w for kind, w in kinds.items() if not (closed and kind in open_questions.ANSWERS)}
     while True:
         question = question_about(rng, world, scene, without, kinds)
         if question:

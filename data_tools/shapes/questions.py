@@ -5,9 +5,10 @@ first and a scene made to fit it, so that yes and no, and the numbers, are equal
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 
+from data_tools.shapes import open_questions
 from data_tools.shapes.language import (
     IT,
     NUMBERS,
@@ -23,19 +24,8 @@ from data_tools.shapes.language import (
     relation_words,
     the,
 )
+from data_tools.shapes.question import Question
 from data_tools.shapes.scene import BACKGROUNDS, COLOURS, MOST, SIZES, Scene, Thing, World, random_scene
-
-LIST = "list"  # all there is, row by row: the answer that teaches most, and is not judged
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question of a kind about a group, or two; `word` is the relation or what is compared."""
-
-    kind: str
-    a: Group = IT
-    b: Group = IT
-    word: str = ""
 
 
 def answer(question: Question, scene: Scene) -> str | None:
@@ -43,9 +33,8 @@ def answer(question: Question, scene: Scene) -> str | None:
     q = question
     if q.kind == "background":
         return scene.background
-    if q.kind == LIST:
-        things = [a(Group(t.shape, t.colour, t.size, t.cell)) for t in scene.objects]
-        return f"{listed(things)} on a {scene.background} background"
+    if q.kind in open_questions.ANSWERS:
+        return open_questions.ANSWERS[q.kind](q, scene)
     if q.kind == "count":
         return NUMBERS[len(q.a.among(scene))] if len(q.a.among(scene)) < len(NUMBERS) else None
     if q.kind == "existence":
@@ -94,7 +83,13 @@ def _position(rng: Random, world: World, kind: str) -> Made | None:
     return group and (scene, Question(kind, group))
 
 
-def _whole(rng: Random, world: World, kind: str) -> Made:
+def _open(rng: Random, world: World, kind: str) -> Made | None:
+    scene = random_scene(rng, world)
+    question = open_questions.open_question(rng, scene, kind)
+    return question and (scene, question)
+
+
+def _background(rng: Random, world: World, kind: str) -> Made:
     return random_scene(rng, world), Question(kind)
 
 
@@ -211,8 +206,8 @@ KINDS: dict[str, Callable[[Random, World, str], Made | None]] = {
     "relation": _relation,
     "comparison": _comparison,
     "position": _position,
-    "background": _whole,
-    LIST: _whole,
+    "background": _background,
+    **dict.fromkeys(open_questions.ANSWERS, _open),
 }
 # What takes two looks is learned last, so it is asked more often.
 WEIGHTS = {name: 1.0 for name in KINDS} | {
@@ -220,7 +215,8 @@ WEIGHTS = {name: 1.0 for name in KINDS} | {
     "count": 2.0,
     "relation": 2.0,
     "comparison": 2.0,
-    LIST: 2.0,
+    "existence": 1.5,
+    "list": 2.0,
 }
 
 
@@ -250,8 +246,8 @@ def ask(rng: Random, question: Question) -> str:
         forms = (f"where is {first}?",)
     elif q.kind == "background":
         forms = ("what color is the background?", "which background is it?")
-    elif q.kind == LIST:
-        forms = ("what is there?", "list the shapes", "what do you see?", "describe it")
+    elif q.kind in open_questions.ANSWERS:
+        forms = open_questions.forms(q)
     elif q.kind == "count":
         many = noun(replace(q.a, count=2))
         forms = (f"how many {many} are there?", f"how many {many} are there?", f"how many {many} do you see?")
@@ -281,9 +277,10 @@ def tell(rng: Random, scene: Scene, question: Question) -> str:
     """The scene in words, with whatever the question needs to be answered and little else."""
     q = question
     named = [q.a, q.b]
-    sizes = q.word in ("larger", "smaller", "size") or any(group.size for group in named)
-    cells = q.kind in ("relation", "position") or any(group.cell is not None for group in named)
-    sizes, cells = (known or q.kind == LIST or rng.random() < 0.15 for known in (sizes, cells))
+    sizes = q.word in ("larger", "smaller", "size") or q.kind in open_questions.SIZED
+    sizes = sizes or any(group.size for group in named) or rng.random() < 0.15
+    cells = q.kind in ("relation", "position", *open_questions.PLACED)
+    cells = cells or any(group.cell is not None for group in named) or rng.random() < 0.15
     if q.kind == "relation" and len(scene.objects) == 2 and rng.random() < 0.5:
         one, other = rng.sample(scene.objects, 2)
         true = [name for name in RELATIONS if related(one, name, other)]
@@ -301,7 +298,7 @@ def tell(rng: Random, scene: Scene, question: Question) -> str:
         else:
             groups.append(group)
     words = listed([a(group) for group in groups])
-    if q.kind in ("background", LIST) or rng.random() < 0.15:
+    if q.kind in ("background", "list") or rng.random() < 0.15:
         words += f" on a {scene.background} background"
     return _there(words, groups[0].count > 1)
 

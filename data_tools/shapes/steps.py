@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from data_tools.shapes.captions import Spec, follows
 from data_tools.shapes.edits import Edit, edit_followed
-from data_tools.shapes.questions import Question, answer
+from data_tools.shapes.question import Question
+from data_tools.shapes.questions import answer
 from data_tools.shapes.scene import Scene
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from data_tools.shapes.captions import FULL
+from data_tools.shapes.open_questions import ANSWERS as OPEN
 from data_tools.shapes.oracle import Unreadable, read_scene
-from data_tools.shapes.questions import LIST
 from data_tools.shapes.render import CANVAS, changed_mask, render
 from data_tools.shapes.rows import PLAIN, Example, example, kinds
 from data_tools.shapes.scene import Scene
@@ -30,7 +30,7 @@ Tick = Callable[[int], None]  # told how many examples more are judged
 
 def examples(task: str, split: str, n: int, seed: int, canvas: int) -> list[Example]:
     """`n` examples of every judged kind; greetings and refusals name no pair, so `unseen` has none."""
-    left_out = (FULL, LIST, *(("greeting", "refusal") if split == "unseen" else ()))
+    left_out = (FULL, *OPEN, *(("greeting", "refusal") if split == "unseen" else ()))
     names = [kind for kind in kinds(task) if kind not in left_out]
     return [example(task, split, seed, i, kind, canvas=canvas) for kind in names for i in range(n)]
 
