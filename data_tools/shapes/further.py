@@ -3,7 +3,7 @@
 from itertools import permutations
 from random import Random
 
-from data_tools.shapes import open_questions, questions
+from data_tools.shapes import asking, open_questions, questions
 from data_tools.shapes.language import IT, OPPOSITE, RELATIONS, Group, place, refer, related
 from data_tools.shapes.question import Question
 from data_tools.shapes.scene import COLOURS, SHAPES, Scene, World
@@ -90,4 +90,4 @@ def ask_further(rng: Random, world: World, scene: Scene, told: str | None, close
     while True:
         question = question_about(rng, world, scene, without, kinds)
         if question:
-            return Step(questions.ask(rng, question), scene, question=question, told=told is not None)
+            return Step(asking.ask(rng, question), scene, question=question, told=told is not None)

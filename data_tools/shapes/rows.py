@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.shapes import captions, edits, questions
+from data_tools.shapes import asking, captions, edits, questions
 from data_tools.shapes.conversations import KINDS as CHAT_KINDS
 from data_tools.shapes.conversations import converse
 from data_tools.shapes.further import ask_further
@@ -105,9 +105,9 @@ def _asked(rng: Random, world: World, kind: str, in_words: bool) -> Step:
     while True:
         scene, question = questions.make_question(rng, world, kind)
         if not in_words:
-            return Step(questions.ask(rng, question), scene, question=question, given=scene)
+            return Step(asking.ask(rng, question), scene, question=question, given=scene)
         if len(scene.objects) < MOST or kind == "count" or rng.random() < 0.3:  # keep what is told short
-            text = f"{questions.tell(rng, scene, question)} {questions.ask(rng, question)}"
+            text = f"{asking.tell(rng, scene, question)} {asking.ask(rng, question)}"
             return Step(text, scene, question=question, told=True)
 
 
@@ -129,13 +129,13 @@ def _plain(rng: Random, world: World, streamed: bool) -> str:
     kinds = questions.WEIGHTS if streamed else dict.fromkeys(("colour", "count", "existence"), 1.0)
     kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0]
     scene, question = questions.make_question(rng, world, kind)
-    told = questions.tell(rng, scene, question)
+    told = asking.tell(rng, scene, question)
     first = Step(told, scene, question=question, told=True)
     asked = [
         first.question,
         *(step.question for step in (_further(rng, world, first, True) if streamed else ())),
     ]
-    facts = [f"{questions.ask(rng, question)} {questions.answer(question, scene)}" for question in asked]
+    facts = [f"{asking.ask(rng, question)} {questions.answer(question, scene)}" for question in asked]
     return " ".join([told, ". ".join(facts) + ("." if streamed else "")])
 
 
