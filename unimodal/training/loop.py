@@ -220,8 +220,6 @@ def _introduce(run: Run, log: Log) -> None:
         for change in changes(before, run.recipe.to_yaml()):
             log.say(f"changed since the checkpoint: {change}")
         if run.best and run.best.step is None:
-            log.say(
-                "no best checkpoint of this metric is here: the next evaluation is the first to compare with"
-            )
+            log.say("there is no best checkpoint of this metric yet: it is looked for from here on")
     elif run.recipe.train.resume == "auto":
         log.say(f"train.resume=auto found no checkpoint in {run.recipe.output.dir}: starting anew")
