@@ -61,14 +61,14 @@ def test_picture_has_thing_at_cell_centre_on_background():
         assert pixels.dtype == np.uint8
         inked = np.argwhere((pixels != 255).any(-1))
         centre = (inked.min(0) + inked.max(0)) / 2
-        assert np.abs(centre - 31.5 - 21 * np.array([cell // 3 - 1, cell % 3 - 1])).max() <= 0.5
+        assert np.abs(centre - 31.5 - 24 * np.array([cell // 3 - 1, cell % 3 - 1])).max() <= 0.5
         middle = np.round(centre).astype(int)
         assert tuple(pixels[tuple(middle)]) == COLOURS["red"]
 
 
 def test_coverage_equals_closed_forms():
-    side = 22
-    for size, radius in (("large", 0.45 * side), ("small", 0.275 * side)):
+    side = 16
+    for size, radius in (("large", 0.46 * side), ("small", 0.3 * side)):
         assert mask("circle", size).sum() == pytest.approx(np.pi * (0.96 * radius) ** 2, rel=0.03)
         assert mask("square", size).sum() == pytest.approx((2 * 0.86 * radius) ** 2, rel=0.03)
         assert mask("diamond", size).sum() == pytest.approx(2 * radius * 0.74 * radius, rel=0.05)

@@ -124,7 +124,9 @@ def _keep_pictures(job: Job, model: Any, report: Any) -> None:
 
 
 if __name__ == "__main__":
+    place = Path(sys.argv[2])
     try:
-        {"train": train_job, "judge": judge_job}[sys.argv[1]](Path(sys.argv[2]))
+        {"train": train_job, "judge": judge_job}[sys.argv[1]](place)
     except UserError as error:
+        (place / "failure.txt").write_text(str(error), encoding="utf-8")
         sys.exit(str(error))

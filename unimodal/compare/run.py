@@ -155,7 +155,8 @@ def _run(place: Path, part: str, told: str, progress: Progress) -> None:
     done = place / ("training.json" if part == "train" else "result.json")
     if done.is_file():
         return
-    words = place / f"{part}.log"
+    words, failure = place / f"{part}.log", place / "failure.txt"
+    failure.unlink(missing_ok=True)
     total = _steps(place) if part == "train" else None
     bar = progress.add_task(f"{told}: {part}", total=total)
     with words.open("a", encoding="utf-8") as log:
@@ -172,9 +173,8 @@ def _run(place: Path, part: str, told: str, progress: Progress) -> None:
     progress.update(bar, completed=total or 1, total=total or 1)
     if process.returncode or not done.is_file():
         last = words.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise UserError(
-            f"{' '.join(last) or 'no word'} (exit code {process.returncode}; {words} has the rest)"
-        )
+        said = failure.read_text(encoding="utf-8") if failure.is_file() else " ".join(last)
+        raise UserError(f"{said} (exit code {process.returncode}; {words} has the rest)")
 
 
 def _steps(place: Path) -> int:
