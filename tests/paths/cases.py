@@ -83,7 +83,9 @@ CASES = {
     "next_token on scales, experts": Case("next_token", "multi_scale", {"experts": "mot"}),
     "next_scale": Case("next_scale", "multi_scale"),
     "next_scale, experts": Case("next_scale", "multi_scale", {"experts": "mot"}),
-    "masked on codes": Case("masked", "vq", {"path_options": {"schedule": "arccos", "order": "random"}}),
+    "masked on codes": Case(
+        "masked", "vq", {"path_options": {"schedule": "arccos", "order": "random", "temperature": 3.0}}
+    ),
     "masked on levels, by confidence": Case(
         "masked",
         "fsq",

@@ -20,7 +20,6 @@ from tests.paths.toy import (
     fits,
     frequencies,
     fresh_model,
-    toy_model,
     train,
     unasked,
 )
@@ -316,6 +315,11 @@ def independent(odds: np.ndarray) -> np.ndarray:
     return np.einsum("a,b,c,d->abcd", *alone).reshape(81)
 
 
+def random_model(**options):
+    """A model with random weights, of pictures that it draws neither all alike nor always the same."""
+    return tiny_model(3, ToyCodec(SHADES, channels=1), path="masked", path_options=options)
+
+
 def often(model, count, steps) -> np.ndarray:
     """(81,) how often each picture occurs among so many."""
     return frequencies(drawn(model, None, (2, 2), count, steps=steps), EVERY)
@@ -339,7 +343,7 @@ HALTON = halton_order(((2, 2),))
 )
 def test_a_random_model_draws_what_it_says(options, steps, orders):
     """Samples against the odds of all 81 pictures, a set of cells after the other."""
-    model = toy_model("masked", SHADES, 3, **options)
+    model = random_model(**options)
     with torch.no_grad():  # let cells depend on one another
         model.path.code_in.weight *= 8
         model.path.heads[0].weight *= 4
@@ -374,6 +378,6 @@ def test_a_trained_model_draws_the_right_distribution():
 
 def test_temperature_sharpens_each_code():
     """One forward at temperature 1/2: the square of each cell's odds."""
-    model = toy_model("masked", SHADES, 3, temperature=0.5)
+    model = random_model(temperature=0.5)
     alone = odds_of(said(model), [HALTON]) ** 2
     assert fits(often(model, 4000, 1), alone / alone.sum())

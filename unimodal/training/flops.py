@@ -5,6 +5,8 @@ forward and backward, and 12 a pair that attends and width.  What the paths do i
 so torch counts it, once for every size of picture.
 """
 
+from copy import deepcopy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -56,35 +58,34 @@ class Costs:
     def read(self, grid: Grid) -> float:
         """What the path spends on a picture that is read."""
         if grid not in self._read:
-            path, device = self.model.path, self.model.device
+            path, device = deepcopy(self.model.path), self.model.device
             latents = torch.zeros(grid[0] * grid[1], path.channels, device=device)
             with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-                _backward(self.model, path.embed_clean(latents).sum(), [])
+                _backward(path.embed_clean(latents).sum())
             self._read[grid] = float(counter.get_total_flops())
         return self._read[grid]
 
     def drawn(self, grid: Grid) -> float:
         """What the path spends on one copy of a picture that is drawn: embedding, head and loss."""
         if grid not in self._drawn:
-            model = self.model
+            model, path = self.model, deepcopy(self.model.path)
             size = (grid[0] * model.multiple, grid[1] * model.multiple, 3)
             with torch.no_grad():
                 truths = model.encoded([np.zeros(size, np.uint8)])[1] * DRAWN
             generator = torch.Generator(model.device).manual_seed(0)
-            seen = model.path.corrupt(truths, [grid] * DRAWN, generator)
+            seen = path.corrupt(truths, [grid] * DRAWN, generator)
             with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-                embeds = model.path.embed(seen)
+                embeds = path.embed(seen)
                 hidden = torch.zeros_like(embeds).requires_grad_()
-                _backward(model, embeds.sum() + model.path.loss(hidden, seen).sum(), [hidden])
+                _backward(embeds.sum() + path.loss(hidden, seen).sum())
             self._drawn[grid] = counter.get_total_flops() / DRAWN
         return self._drawn[grid]
 
 
-def _backward(model: UnifiedModel, loss: Tensor, inputs: list[Tensor]) -> None:
-    """Run the backward pass of a path to `inputs` and to what is trained of it, keeping no gradient."""
-    inputs = [*inputs, *(p for p in model.path.parameters() if p.requires_grad)]
-    if inputs and loss.requires_grad:
-        torch.autograd.grad(loss, inputs, allow_unused=True)
+def _backward(loss: Tensor) -> None:
+    """The backward pass of a copy of the path, so that no gradient of the model's own is touched."""
+    if loss.requires_grad:
+        loss.backward()
 
 
 def _cost(weight: Tensor) -> int:
