@@ -107,7 +107,7 @@ def test_the_command_tells_and_writes_nothing(recipe: Path) -> None:
         "25% of the mixture, 10 rows",
     ):
         assert words in told
-    assert "shapes 75% of the mixture, endless" in told
+    assert "shapes: 75% of the mixture, endless" in told
     assert "4 of" in told and "(4 rows), every 10 steps" in told
     assert not (recipe.parent / "run").exists()
 

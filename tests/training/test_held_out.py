@@ -248,6 +248,8 @@ def test_an_adapter_is_stopped_early_and_its_best_is_given(tmp_path: Path) -> No
     folder = train(load_recipe(tmp_path / "recipe.yaml"))
     found = evaluations(tmp_path / "run")
     assert found[-1]["step"] < 40  # it learns what the held-out rows do not say
+    trainee = load_recipe(tmp_path / "recipe.yaml").model.build(load_recipe(tmp_path / "recipe.yaml"))
+    assert sum(len(held.lengths) for held in trainee.held_out()) == 1  # of three that are asked for
     assert set(found[0]) == {"step", "eval_loss", "eval_loss_text", "seconds"}
     best = min(found, key=lambda entry: entry["eval_loss"])
     kept = tmp_path / "run" / "checkpoints" / f"step-{best['step']:06d}" / "model"

@@ -84,7 +84,7 @@ class VisionTower(nn.Module):
 
     def _fitted(self, picture: np.ndarray) -> Tensor:
         """(3, side, side), normalised."""
-        image = rearrange(torch.from_numpy(picture).to(self.mean.device), "h w c -> 1 c h w").float() / 255
+        image = rearrange(torch.tensor(picture, device=self.mean.device), "h w c -> 1 c h w").float() / 255
         if image.shape[-2:] != (self.side, self.side):
             size = (self.side, self.side)
             image = interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)

@@ -53,7 +53,7 @@ class DataSection(Section):
 
     sources: list[SourceSection] = Field(default_factory=list)
     eval_sources: list[SourceSection] = Field(default_factory=list)  # held-out rows; see train.eval_steps
-    eval_rows: int = Field(256, gt=0)  # how many of them every evaluation takes, always the same
+    eval_rows: int = Field(256, gt=0)  # how many of them an evaluation takes, the same each time
     tokens: int = Field(4096, gt=0)  # positions of one pack
     workers: int = Field(1, ge=0)  # background processes an accelerator; 0: in the training process
     seed: int = 0  # of the order of rows

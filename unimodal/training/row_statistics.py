@@ -40,13 +40,13 @@ def row_statistics(rows: "RowMaker", recipe: Recipe, packs: Sequence[Pack]) -> d
     return found
 
 
-def held_out_statistics(held: Mixture, recipe: Recipe) -> dict[str, str]:
-    """The same of the held-out rows."""
+def held_out_statistics(held: Mixture, rows: int, recipe: Recipe) -> dict[str, str]:
+    """The same of the held-out rows, of which `rows` are taken."""
     names = ", ".join(
         _name(section) + ("" if source.length is None else f" ({source.length:,} rows)")
         for section, source in zip(recipe.data.eval_sources, held.sources)
     )
-    return {"held-out rows": f"{recipe.data.eval_rows:,} of {names}, every {recipe.train.eval_steps} steps"}
+    return {"held-out rows": f"{rows:,} of {names}, every {recipe.train.eval_steps} steps"}
 
 
 def _name(section: SourceSection) -> str:

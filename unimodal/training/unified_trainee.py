@@ -109,7 +109,13 @@ class UnifiedTrainee:
     def held_out(self) -> Iterator[Pack]:
         """Packs of the held-out rows, with every condition there."""
         rows = replace(self.rows, mixture=self.held, table=DropTable(text=0, image=0, both=0))
-        return pack_in_order(map(rows, range(self.data.eval_rows)), self.data.tokens)
+        return pack_in_order(map(rows, range(self.held_rows)), self.data.tokens)
+
+    @property
+    def held_rows(self) -> int:
+        """How many rows an evaluation takes; of one file, none is taken twice."""
+        lengths = [source.length for source in self.held.sources]
+        return min([self.data.eval_rows, *(length for length in lengths if length and len(lengths) == 1)])
 
     def count(self, batch: Pack) -> dict[str, float]:
         """Trained tokens, drawn image positions, and pictures."""
@@ -147,7 +153,7 @@ class UnifiedTrainee:
         """Lines about the rows for a person, by name."""
         from unimodal.training.row_statistics import held_out_statistics, row_statistics
 
-        held = held_out_statistics(self.held, recipe) if self.held else {}
+        held = held_out_statistics(self.held, self.held_rows, recipe) if self.held else {}
         return row_statistics(self.rows, recipe, packs) | held
 
     def samples(self, seed: int) -> Image.Image | None:
