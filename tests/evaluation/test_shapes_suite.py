@@ -63,7 +63,7 @@ def test_copying_model_has_none(tmp_path):
     assert scores["edit/followed"].value == scores["edit/copy_baseline"].value == 0
     assert scores["edit/psnr_outside"].value == 60  # what is copied is untouched
     assert scores["vqa/mean"].value < 0.5
-    assert scores["chat/mean"].value == 0
+    assert scores["chat/mean"].value < 0.1  # two questions in a row may both be answered so
     assert min(Image.open(tmp_path / "failures.png").size) > 200
     console = Console(record=True, width=100)
     print_report(report, console)

@@ -112,7 +112,7 @@ class Path(Protocol):
 
 def weightless(path: Any) -> Any:
     """The path without weights: what it lays out and no more, small enough to travel to another process."""
-    shell = copy(path)
+    shell = copy(getattr(path, "original_module", path))  # an adapter that trains the path wraps it
     vars(shell).update({name: {} for name in ("_parameters", "_modules", "_buffers")})
     return shell
 
