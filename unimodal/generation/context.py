@@ -14,7 +14,7 @@ from torch import Tensor
 from unimodal.data.document import Document
 from unimodal.model.cache import KVCache, stack
 from unimodal.model.unified import UnifiedModel
-from unimodal.sequence.layout import Grid, TargetLayout, clean_layout, layout
+from unimodal.sequence.layout import Grid, Sequence, TargetLayout, clean_layout, layout
 from unimodal.sequence.mask import PADDING, Marks
 from unimodal.sequence.tokenizer import Tokenizer
 
@@ -74,6 +74,25 @@ def read_documents(
     sequences = [layout(d, tokenizer, model.path, model.multiple, open_turn=True) for d in documents]
     rows, width = len(sequences), max(map(len, sequences))
     device = model.device
+    ids, position, marks, images = side_by_side(model, sequences)
+    cache = model.new_cache(rows, width + room)
+    hidden = model.read(cache, ids, position, marks, images)
+    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
+    return Context(
+        cache,
+        torch.tensor([s.next_position for s in sequences], device=device),
+        torch.tensor([s.next_step for s in sequences], device=device),
+        torch.tensor([int(s.span.max()) + 1 for s in sequences], device=device),
+        hidden[torch.arange(rows, device=device), lengths - 1],
+    )
+
+
+def side_by_side(
+    model: UnifiedModel, sequences: list[Sequence]
+) -> tuple[Tensor, Tensor, Marks, list[list[tuple[int, Tensor]]]]:
+    """Sequences as rows of one batch, padded at the ends: ids, position, marks, images of `model.read`."""
+    rows, width = len(sequences), max(map(len, sequences))
+    device = model.device
 
     def padded(name: str, fill: int) -> Tensor:
         first = getattr(sequences[0], name)
@@ -91,16 +110,7 @@ def read_documents(
     for sequence in sequences:
         images.append([(span.start, latents[start + span.image]) for span in sequence.images])
         start += len(sequence.pixels)
-    cache = model.new_cache(rows, width + room)
-    hidden = model.read(cache, padded("ids", 0), padded("position", 0), marks, images)
-    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
-    return Context(
-        cache,
-        torch.tensor([s.next_position for s in sequences], device=device),
-        torch.tensor([s.next_step for s in sequences], device=device),
-        torch.tensor([int(s.span.max()) + 1 for s in sequences], device=device),
-        hidden[torch.arange(rows, device=device), lengths - 1],
-    )
+    return padded("ids", 0), padded("position", 0), marks, images
 
 
 @torch.inference_mode()

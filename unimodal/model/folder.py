@@ -5,6 +5,7 @@
 Only safetensors are read; nothing is unpickled and no code is run from a folder.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -59,6 +60,17 @@ def load_model(
     fill(model, Weights(folder), device, dtype)
     model.codec = codec.requires_grad_(False)
     return model.to(device).eval(), tokenizer
+
+
+def model_type(folder: Path) -> str:
+    """What `config.json` says the folder is, `unimodal` if it says nothing.  Raises UserError if broken."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return "unimodal"  # `load_model` says what is missing
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8")).get("model_type", "unimodal"))
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file} does not describe a unimodal model: {error}") from error
 
 
 def find_model(name: str) -> Path:

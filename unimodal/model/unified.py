@@ -180,15 +180,22 @@ class UnifiedModel(nn.Module):
         ids, position, marks  (B, T), (B, T, 3), (B, T); padding (document PADDING) only at row ends
         images                for each row, (first position, latents (P, C)) of its finished images
         """
+        embeds, is_image = self.embedded(ids, images)
+        hidden = self._cached(cache, embeds, position, marks, is_image)
+        cache.commit((marks.document != PADDING).sum(1))
+        return hidden
+
+    def embedded(
+        self, ids: Tensor, images: list[list[tuple[int, Tensor]]] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, T, D) without places, and which are those of `images` (see `read`): (B, T)."""
         embeds = embedding(ids, self.embed_tokens.weight)
         is_image = torch.zeros(ids.shape, dtype=torch.bool, device=ids.device)
         for row, spans in enumerate(images or []):
             for start, latents in spans:
                 embeds[row, start : start + len(latents)] = self.path.embed_clean(latents).to(embeds.dtype)
                 is_image[row, start : start + len(latents)] = True
-        hidden = self._cached(cache, embeds, position, marks, is_image)
-        cache.commit((marks.document != PADDING).sum(1))
-        return hidden
+        return embeds, is_image
 
     def look(self, cache: KVCache, embeds: Tensor, position: Tensor, marks: Marks) -> Tensor:
         """Hidden states (B, P, D) of image embeddings over the cache, which is left as it was."""

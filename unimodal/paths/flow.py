@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from unimodal.diffusion.guidance import Guidance, combine
-from unimodal.diffusion.process import FLOW, velocity, x0_from_velocity
+from unimodal.diffusion.process import FLOW, beyond_straight_line, velocity, x0_from_velocity
 from unimodal.diffusion.solvers import SOLVERS, OnStep
 from unimodal.diffusion.times import grid as time_grid
 from unimodal.diffusion.times import logit_normal
@@ -97,15 +97,11 @@ class FlowPath(nn.Module):
     def velocity(self, hidden: Tensor, inputs: Tensor, times: Tensor, owner: Tensor) -> Tensor:
         """Predicted velocity (P, C) from hidden states (P, D) and the noised latents (P, C).
 
-        The head says only what the best straight line through the noised latents leaves open, and at unit
-        size (Karras et al. 2022, section 5, for flow matching): near t = 1 that is the picture, and the
-        model need not carry the noise through its layers to give it back.
+        The head says only what the best straight line through the noised latents leaves open.
         """
         scale, shift = self.head_modulation(silu(self.time_in(times))).chunk(2, dim=-1)
         said = self.head(self.head_norm(hidden) * (1 + scale[owner]) + shift[owner])
-        t = times[owner][:, None]
-        power = t.square() + (1 - t).square()  # of the noised latents, for latents of unit variance
-        return (2 * t - 1) / power * inputs + said.float() / power.sqrt()
+        return beyond_straight_line(said, inputs, times[owner][:, None])
 
     def loss(self, hidden: Tensor, corrupted: Corrupted) -> Tensor:
         """Squared error of the velocity, mean over channels: (P,)."""
