@@ -109,7 +109,7 @@ def test_it_sees_each_pictures_tokens(reader):
     if (
         reader.model.config.model_type == "llava_onevision"
     ):  # the picture, and a row end behind each of its rows
-        with pytest.raises(UserError, match="which fill no square"):
+        with pytest.raises(UserError, match="of 2 cuts of a picture"):
             reader.see([shown(size=(32, 32)).images[0].pixels])
         return
     ((tokens, grid),) = reader.see([shown(size=(32, 32)).images[0].pixels])

@@ -167,11 +167,12 @@ class VlmReader(nn.Module):
             merge = self.processor.image_processor.merge_size
             _, height, width = inputs["image_grid_thw"][0].tolist()
             return height // merge, width // merge
-        side = isqrt(count)
-        if side**2 != count:
+        # Several cuts of a picture, or row ends among its tokens, may add up to a square by chance.
+        cuts, side = inputs["pixel_values"].shape[:-3].numel(), isqrt(count)
+        if cuts != 1 or side**2 != count:
             raise UserError(
-                f"this reader makes {count} tokens of a picture, which fill no square, so where each of them "
-                "lies is not known. Use another connector than prefilled."
+                f"this reader makes {count} tokens of {cuts} cuts of a picture, so where each of them lies "
+                "in it is not known. Use another connector than prefilled."
             )
         return side, side
 
