@@ -67,7 +67,7 @@ def test_resolved_yaml_reads_back_the_same(file: Path, tmp_path: Path) -> None:
         ("train.optimizer=sgd", ["'adamw' or 'muon'", "'sgd'"]),
         ("train.learning_rate=.nan", ["'train.learning_rate'", "finite"]),
         ("data.sources[0].path=x", ["data.sources[0]", "either"]),
-        ("model.kind=tpy", ["model.kind", "'tpy'", "codec, toy, unified"]),
+        ("model.kind=tpy", ["model.kind", "'tpy'", "codec, external, toy, unified"]),
         ("train.steps", ["no `=`"]),
     ],
 )

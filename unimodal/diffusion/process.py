@@ -38,3 +38,13 @@ def velocity(x0: Tensor, eps: Tensor) -> Tensor:
 def x0_from_velocity(x: Tensor, v: Tensor, t: Tensor) -> Tensor:
     """x0 = x_t - t v on the straight line."""
     return x - t * v
+
+
+def beyond_straight_line(said: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """Velocity from what a network says at unit size of what the best straight line through x leaves open.
+
+    Near t = 1 that is the picture, so the network need not carry the noise through its layers to give it back
+    (Karras et al. 2022, section 5, for flow matching of latents of unit variance).  `t` broadcasts against x.
+    """
+    power = t.square() + (1 - t).square()  # of x, for latents of unit variance
+    return (2 * t - 1) / power * x + said.float() / power.sqrt()

@@ -10,9 +10,11 @@ import torch
 
 from unimodal.data.document import Document
 from unimodal.data.rows import parse_row
+from unimodal.errors import UserError
 from unimodal.evaluation.cost import PROMPT, flops_per_picture, forwards_per_picture, seconds_to_draw
 from unimodal.generation.context import read_documents, read_tokens
 from unimodal.generation.verbs import Unimodal, load
+from unimodal.model.unified import UnifiedModel
 from unimodal.training.config import DataSection
 from unimodal.training.throughput import gemm_rate, timed
 from unimodal.training.unified import mixture_of
@@ -24,6 +26,8 @@ REPEATS = 5  # of training packs
 def bench(name: str = "shapes-base", tokens: int = 4096) -> dict[str, float]:
     """Measure and print a table; returns {measure: value} in the units its key ends with."""
     model = load(name)
+    if not isinstance(model.model, UnifiedModel):
+        raise UserError(f"{name} is an external model; bench measures models that draw inside the decoder.")
     figures = gemm_figures(model) | training_figures(model, tokens) | generation_figures(model)
     print_figures(name, figures)
     return figures

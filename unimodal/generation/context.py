@@ -18,6 +18,8 @@ from unimodal.sequence.layout import Grid, Sequence, TargetLayout, clean_layout,
 from unimodal.sequence.mask import PADDING, Marks
 from unimodal.sequence.tokenizer import Tokenizer
 
+Spans = list[tuple[int, Tensor]]  # first positions, and what stands there
+
 
 @dataclass(slots=True)
 class Context:
@@ -77,6 +79,26 @@ def read_documents(
     ]
     rows, width = len(sequences), max(map(len, sequences))
     device = model.device
+    ids, position, marks, images, features = side_by_side(model, sequences)
+    cache = model.new_cache(rows, width + room)
+    hidden = model.read(cache, ids, position, marks, images, features)
+    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
+    return Context(
+        cache,
+        torch.tensor([s.next_position for s in sequences], device=device),
+        torch.tensor([s.next_step for s in sequences], device=device),
+        torch.tensor([int(s.span.max()) + 1 for s in sequences], device=device),
+        hidden[torch.arange(rows, device=device), lengths - 1],
+    )
+
+
+def side_by_side(
+    model: UnifiedModel, sequences: list[Sequence]
+) -> tuple[Tensor, Tensor, Marks, list[Spans], list[Spans]]:
+    """Sequences as rows of one batch, padded at the ends: ids, position, marks, images and features
+    of `model.read`."""
+    rows, width = len(sequences), max(map(len, sequences))
+    device = model.device
 
     def padded(name: str, fill: int) -> Tensor:
         first = getattr(sequences[0], name)
@@ -96,16 +118,7 @@ def read_documents(
         images.append([(span.start, latents[start + span.image]) for span in read])
         start += len(sequence.pixels)
         features.append(_features(model, sequence))
-    cache = model.new_cache(rows, width + room)
-    hidden = model.read(cache, padded("ids", 0), padded("position", 0), marks, images, features)
-    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
-    return Context(
-        cache,
-        torch.tensor([s.next_position for s in sequences], device=device),
-        torch.tensor([s.next_step for s in sequences], device=device),
-        torch.tensor([int(s.span.max()) + 1 for s in sequences], device=device),
-        hidden[torch.arange(rows, device=device), lengths - 1],
-    )
+    return padded("ids", 0), padded("position", 0), marks, images, features
 
 
 def _features(model: UnifiedModel, sequence: Sequence) -> list[tuple[int, Tensor]]:

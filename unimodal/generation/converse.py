@@ -92,6 +92,7 @@ class Converser:
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
         self.documents, self.on_step = list(documents), on_step
         self.choice = settings.choice
+        self.side = model.config.image_size  # of a picture whose size nothing says
 
     @torch.inference_mode()
     def run(self, seeds: list[int]) -> Iterator[tuple[int, Event]]:
@@ -155,8 +156,7 @@ class Converser:
         if self.settings.grid:
             return self.settings.grid
         seen = self.documents[row].images
-        side = self.model.config.image_size
-        height, width = seen[-1].pixels.shape[:2] if seen else (side, side)
+        height, width = seen[-1].pixels.shape[:2] if seen else (self.side, self.side)
         return height // self.model.multiple, width // self.model.multiple
 
     def _draw(self, chosen: list[int]) -> Iterator[tuple[int, Event]]:
@@ -166,17 +166,7 @@ class Converser:
             sizes.setdefault(self._grid(row), []).append(row)
         for grid, rows in sizes.items():
             read_size(self.model, self.tokenizer, self.context, grid, self._only(rows))
-            pictures = draw(
-                self.model,
-                self.tokenizer,
-                self.context.select(rows),
-                [self.documents[row] for row in rows],
-                grid,
-                [self.generators[row] for row in rows],
-                self.settings.guidance,
-                self.settings.steps,
-                self.on_step,
-            )
+            pictures = self._pictures(rows, grid)
             self._read_back(rows, grid, pictures)
             for row, picture in zip(rows, pictures):
                 yield row, Drawn(picture)
@@ -186,6 +176,20 @@ class Converser:
         active = torch.zeros(self.context.rows, dtype=torch.bool, device=self.model.device)
         active[rows] = True
         return active
+
+    def _pictures(self, rows: list[int], grid: Grid) -> list[np.ndarray]:
+        """The pictures of `grid` positions that come next in these rows."""
+        return draw(
+            self.model,
+            self.tokenizer,
+            self.context.select(rows),
+            [self.documents[row] for row in rows],
+            grid,
+            [self.generators[row] for row in rows],
+            self.settings.guidance,
+            self.settings.steps,
+            self.on_step,
+        )
 
     def _read_back(self, rows: list[int], grid: Grid, pictures: list[np.ndarray]) -> None:
         model = self.model

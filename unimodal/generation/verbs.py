@@ -9,8 +9,10 @@ one ragged batch, each element as if it had been asked alone.
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,18 @@ from unimodal.data.document import Document
 from unimodal.data.pictures import MAX_PIXELS, fit, open_picture
 from unimodal.data.rows import parse_row
 from unimodal.diffusion.guidance import Guidance
+from unimodal.diffusion.solvers import OnStep
 from unimodal.errors import UserError
 from unimodal.generation.converse import Converser, Piece, Settings
 from unimodal.generation.draw import grid_for
 from unimodal.model.config import ModelConfig
-from unimodal.model.folder import find_model, load_model
+from unimodal.model.folder import find_model, load_model, model_type
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.tokenizer import Tokenizer
 
 BATCH = 32  # conversations that go on together
+# model_type of config.json -> what opens such a folder, given its name and a device; imported when needed.
+OTHERS = {"external": "unimodal.external.verbs:open_external"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,11 @@ class Unimodal:
     """A model, its tokenizer, and its verbs; `folder` is what it was loaded from, if anything."""
 
     def __init__(
-        self, model: UnifiedModel, tokenizer: Tokenizer, name: str = "model", folder: Path | None = None
+        self,
+        model: UnifiedModel,
+        tokenizer: Tokenizer | None,
+        name: str = "model",
+        folder: Path | None = None,
     ):
         self.model, self.tokenizer, self.base = model.eval(), tokenizer, name
         self._shelf = Shelf(model, folder)
@@ -221,7 +230,13 @@ class Unimodal:
             guidance=self._guidance(guidance, image_guidance),
         )
         document = self._document({"messages": messages, "images": list(images)})
-        yield from _stream(self.model, self.tokenizer, document, seed, settings)
+        yield from _stream(partial(self._converser, [document], settings), seed)
+
+    def _converser(
+        self, documents: list[Document], settings: Settings, on_step: OnStep | None = None
+    ) -> Converser:
+        """What answers a batch of documents."""
+        return Converser(self.model, self.tokenizer, documents, settings, on_step)
 
     def _guidance(self, text: float | None, image: float | None) -> Guidance:
         sampling = self.config.sampling
@@ -248,7 +263,7 @@ class Unimodal:
         for start in range(0, len(documents), BATCH):
             some, their_seeds = documents[start : start + BATCH], seeds[start : start + BATCH]
             parts: list[list[str | PILImage.Image]] = [[] for _ in some]
-            for row, event in Converser(self.model, self.tokenizer, some, settings).run(their_seeds):
+            for row, event in self._converser(some, settings).run(their_seeds):
                 if not isinstance(event, Piece):
                     parts[row].append(PILImage.fromarray(event.pixels))
                 elif parts[row] and isinstance(parts[row][-1], str):
@@ -280,8 +295,13 @@ def load(name: str | Path | None = None, device: str | None = None, adapter: Ada
         folder, name = find_base(note, first), note.base
     else:
         raise UserError("name a model to load, or an adapter, which knows its model")
-    model, tokenizer = load_model(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if (kind := model_type(folder)) in OTHERS:
+        if adapters:
+            raise UserError(f"{folder} is an {kind} model, which takes no adapters; load it without.")
+        module, function = OTHERS[kind].split(":")
+        return getattr(import_module(module), function)(folder, str(name), device)
+    model, tokenizer = load_model(folder)
     loaded = Unimodal(model.to(device), tokenizer, str(name), folder)
     for called, path in adapters.items():
         loaded._shelf.add(called, path)
@@ -310,9 +330,7 @@ def _pairs(image: Any, text: str | Sequence[str], what: str) -> list[tuple[Any, 
     return list(zip(pictures, texts))
 
 
-def _stream(
-    model: UnifiedModel, tokenizer: Tokenizer, document: Document, seed: int, settings: Settings
-) -> Iterator[Event]:
+def _stream(converser: Callable[[OnStep], Converser], seed: int) -> Iterator[Event]:
     """Run the conversation in a thread, so that solver steps arrive while a picture is being drawn."""
     events: queue.Queue[Event | BaseException | None] = queue.Queue()
     stopped = threading.Event()
@@ -327,7 +345,7 @@ def _stream(
 
     def work() -> None:
         try:
-            for _, event in Converser(model, tokenizer, [document], settings, on_step).run([seed]):
+            for _, event in converser(on_step).run([seed]):
                 if stopped.is_set():
                     return
                 events.put(event if isinstance(event, Piece) else Picture(PILImage.fromarray(event.pixels)))

@@ -150,10 +150,12 @@ class Decoder(nn.Module):
         is_image: Tensor,
         place=None,
         cache: KVCache | None = None,
+        taps: list[Tensor] | None = None,
     ) -> Tensor:
         """Hidden states (B, T, D) of embeddings (B, T, D) at positions (B, T, 3).
 
         place  (row, slot) from `cache.place` when a cache is given
+        taps   gets the embeddings, then what every layer gives; what the last one gives is normalised
         Raises UserError beyond the sliding window of pretrained weights: every position looks at all.
         """
         if self.window is not None and int(position.max()) >= self.window:
@@ -165,6 +167,8 @@ class Decoder(nn.Module):
         cos, sin = rotation(position, self.frequencies, self.rope_factor)
         x = embeds
         for number, layer in enumerate(self.layers):
+            if taps is not None:
+                taps.append(x)
             store = None
             if cache is not None:
                 row, slot = place
@@ -176,4 +180,7 @@ class Decoder(nn.Module):
                 x = checkpoint(layer, x, cos, sin, plan, is_image, store, use_reentrant=False)
             else:
                 x = layer(x, cos, sin, plan, is_image, store)
-        return self.norm(x)
+        x = self.norm(x)
+        if taps is not None:
+            taps.append(x)
+        return x

@@ -6,6 +6,7 @@
 Only safetensors are read; nothing is unpickled and no code is run from a folder.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -75,6 +76,17 @@ def _tower(folder: Path, config: ModelConfig) -> VisionTower:
             f"{config.vision.hidden_size} on {config.vision.grid}. Use the tower saved with the model."
         )
     return tower
+
+
+def model_type(folder: Path) -> str:
+    """What `config.json` says the folder is, `unimodal` if it says nothing.  Raises UserError if broken."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return "unimodal"  # `load_model` says what is missing
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8")).get("model_type", "unimodal"))
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file} does not describe a unimodal model: {error}") from error
 
 
 def find_model(name: str) -> Path:

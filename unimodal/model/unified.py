@@ -226,6 +226,18 @@ class UnifiedModel(nn.Module):
         images                for each row, (first position, latents (P, C)) of its finished images
         features              for each row, (first position, features (P, F)) of what the tower tells of them
         """
+        embeds, is_image = self.embedded(ids, images, features)
+        hidden = self._cached(cache, embeds, position, marks, is_image)
+        cache.commit((marks.document != PADDING).sum(1))
+        return hidden
+
+    def embedded(
+        self,
+        ids: Tensor,
+        images: list[list[tuple[int, Tensor]]] | None = None,
+        features: list[list[tuple[int, Tensor]]] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, T, D) without places, and which are those of `images` (see `read`): (B, T)."""
         embeds = self.embed_text(ids)
         is_image = torch.zeros(ids.shape, dtype=torch.bool, device=ids.device)
         for row, spans in enumerate(images or []):
@@ -235,9 +247,7 @@ class UnifiedModel(nn.Module):
         for row, spans in enumerate(features or []):
             for start, told in spans:
                 embeds[row, start : start + len(told)] = self.vision_in(told).to(embeds.dtype)
-        hidden = self._cached(cache, embeds, position, marks, is_image)
-        cache.commit((marks.document != PADDING).sum(1))
-        return hidden
+        return embeds, is_image
 
     def look(
         self, cache: KVCache, embeds: Tensor, position: Tensor, marks: Marks, image: bool = True

@@ -56,15 +56,3 @@ class ModulatedLayer(nn.Module):
             modulation = modulation[owner]
         scale, shift, gate = modulation.chunk(3, dim=-1)
         return x + gate * self.down(silu(self.up(self.norm(x) * (1 + scale) + shift)))
-
-
-def beside_straight_line(inputs: Tensor, said: Tensor, times: Tensor) -> Tensor:
-    """The velocity (..., C) of noised latents (..., C) at levels (...), when a head says (..., C) of it.
-
-    That of the best straight line through the noised latents, for latents of unit variance, and what the head
-    says, which has unit size.  Near t = 1 what is left is the picture, and the model need not carry the noise
-    through its layers to give it back.
-    """
-    t = times[..., None]
-    power = t.square() + (1 - t).square()  # of the noised latents
-    return (2 * t - 1) / power * inputs + said.float() / power.sqrt()

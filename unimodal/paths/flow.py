@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from unimodal.diffusion.guidance import Guidance, combine
-from unimodal.diffusion.process import FLOW, velocity, x0_from_velocity
+from unimodal.diffusion.process import FLOW, beyond_straight_line, velocity, x0_from_velocity
 from unimodal.diffusion.solvers import SOLVERS, OnStep
 from unimodal.diffusion.times import grid as time_grid
 from unimodal.diffusion.times import logit_normal
 from unimodal.images.codec import Codec
 from unimodal.images.patches import from_tokens
 from unimodal.model.config import ModelConfig, Strict
-from unimodal.paths.adaln import ModulatedLayer, TimeEmbedding, beside_straight_line
+from unimodal.paths.adaln import ModulatedLayer, TimeEmbedding
 from unimodal.paths.path import Corrupted, Look, flatten, row_noise
 from unimodal.sequence.layout import Grid, TargetLayout
 
@@ -104,7 +104,7 @@ class FlowPath(nn.Module):
         said = self.head(self.head_norm(hidden) * (1 + scale[owner]) + shift[owner])
         if self.options.prediction == "x0":
             return (inputs - said.float()) / times[owner][:, None]
-        return beside_straight_line(inputs, said, times[owner])
+        return beyond_straight_line(said, inputs, times[owner][:, None])
 
     def loss(self, hidden: Tensor, corrupted: Corrupted) -> Tensor:
         """Squared error of the velocity, mean over channels: (P,)."""

@@ -10,7 +10,8 @@ C channels of a latent, D width of the hidden states, W width of the head.
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from unimodal.paths.adaln import ModulatedLayer, TimeEmbedding, beside_straight_line
+from unimodal.diffusion.process import beyond_straight_line
+from unimodal.paths.adaln import ModulatedLayer, TimeEmbedding
 
 
 class MlpHead(nn.Module):
@@ -45,4 +46,5 @@ class MlpHead(nn.Module):
         for layer in self.layers:
             inside = layer(inside, condition)
         scale, shift = self.modulation(condition).chunk(2, dim=-1)
-        return beside_straight_line(x, self.out(self.norm(inside) * (1 + scale) + shift), times)
+        said = self.out(self.norm(inside) * (1 + scale) + shift)
+        return beyond_straight_line(said, x, times[..., None])

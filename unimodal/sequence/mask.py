@@ -54,3 +54,9 @@ def may_look(q: Marks, k: Marks) -> Tensor:
     q_args = (mark.unsqueeze(-1) for mark in (q.document, q.step, q.span))
     k_args = (mark.unsqueeze(-2) for mark in (k.document, k.step, k.span, k.hidden))
     return rule(*q_args, *k_args)
+
+
+def together(real: Tensor) -> Marks:
+    """Marks of positions that all see each other where `real` (B, T) is true; the others are padding."""
+    zero = torch.zeros_like(real, dtype=torch.long)
+    return Marks(torch.where(real, zero, zero + PADDING), zero, zero, torch.zeros_like(real))

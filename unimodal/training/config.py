@@ -21,6 +21,7 @@ from unimodal.training.complaints import sentences
 KINDS = {
     "unified": "unimodal.training.unified:UnifiedModelSection",
     "codec": "unimodal.training.codec:CodecModelSection",
+    "external": "unimodal.training.external:ExternalModelSection",
 }
 
 

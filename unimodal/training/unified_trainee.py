@@ -60,12 +60,17 @@ class RowMaker:
         return layout(document, self.tokenizer, self.target, self.multiple, **rules)
 
     def _drop(self, document: Document, number: int) -> Document:
-        chance = np.random.Generator(np.random.Philox(key=[self.seed, number])).random()
-        for kind in ("text", "image", "both"):
-            chance -= getattr(self.table, kind)
-            if chance < 0:
-                return drop(document, kind)
-        return document
+        return dropped(document, self.table, self.seed, number)
+
+
+def dropped(document: Document, table: DropTable, seed: int, number: int) -> Document:
+    """Row `number` with a condition taken out, or none, at the rates of the table."""
+    chance = np.random.Generator(np.random.Philox(key=[seed, number])).random()
+    for kind in ("text", "image", "both"):
+        chance -= getattr(table, kind)
+        if chance < 0:
+            return drop(document, kind)
+    return document
 
 
 class UnifiedTrainee:

@@ -1,0 +1,236 @@
+"""External models through the real loop: live shapes rows, a tiny reader, everything else as in a recipe."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+import yaml
+
+import unimodal
+from tests.documents import tokenizer
+from tests.models import tiny_model
+from unimodal.commands.recipes import RECIPES
+from unimodal.errors import UserError
+from unimodal.external.model import ExternalModel
+from unimodal.images.codec import PixelPatches
+from unimodal.model.folder import save_model
+from unimodal.training.config import load_recipe
+from unimodal.training.loop import train
+
+QUERIES = {"kind": "queries", "options": {"count": 4, "width": 16, "depth": 1, "heads": 2}}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Writes a recipe with other keys of its model section (None: without), and loads it with overrides."""
+    PixelPatches(16).save(tmp_path / "codec")
+    model = tiny_model(codec=PixelPatches(16), image_size=64)
+    save_model(tmp_path / "reader", model, tokenizer())
+    base = {
+        "model": {
+            "kind": "external",
+            "reader": {"name": str(tmp_path / "reader")},
+            "codec": str(tmp_path / "codec"),
+            "connector": QUERIES,
+            "denoiser": {"options": {"width": 16, "depth": 1, "heads": 2, "condition": 16}},
+            "drop": {"text": 0.3, "image": 0.1, "both": 0.1},
+            "sampling": {"steps": 2},
+            "batch_size": 4,
+        },
+        "data": {"sources": [{"source": "shapes"}], "workers": 0},
+        "train": {"steps": 4, "logging_steps": 1, "save_steps": 2, "precision": "fp32", "weight_decay": 0.1},
+        "output": {"dir": str(tmp_path / "run")},
+    }
+
+    def make(*overrides, **model):
+        file = tmp_path / "recipe.yaml"
+        section = {name: value for name, value in (base["model"] | model).items() if value is not None}
+        file.write_text(yaml.safe_dump(base | {"model": section}))
+        return load_recipe(file, list(overrides))
+
+    return make
+
+
+def entries(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_trains_saves_and_loads(recipe, tmp_path):
+    before = unimodal.load(tmp_path / "reader").model.state_dict()
+    folder = train(recipe("train.sample_steps=4"))
+    model = unimodal.load(folder)
+    assert isinstance(model.model, ExternalModel)
+    assert model.generate("draw a red circle")[0].size == (64, 64)
+    last = entries(tmp_path / "run")[-1]
+    assert {"loss_image", "loss_image_bins", "tokens_per_second", "mfu"} <= last.keys()
+    assert "loss_embedding" not in last
+    assert list((tmp_path / "run" / "samples").glob("*.png"))
+    assert model.config.drop.text == 0.3  # the table travels with the model
+    after = model.model.reader.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_resume_equals_straight_on(recipe, tmp_path):
+    constant, again = "train.lr_scheduler_type=constant", f"output.dir={tmp_path / 'again'}"
+    train(recipe("train.steps=2", again, constant))
+    train(recipe("train.resume=auto", again, constant))
+    train(recipe(f"output.dir={tmp_path / 'straight'}", constant))
+    losses = [[entry["loss"] for entry in entries(tmp_path / name)] for name in ("again", "straight")]
+    assert losses[0] == losses[1]
+    first, second = (unimodal.load(tmp_path / n / "model").model.state_dict() for n in ("again", "straight"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_reader_that_changed_cannot_be_resumed_on(recipe, tmp_path):
+    train(recipe("train.steps=2"))
+    save_model(tmp_path / "reader", tiny_model(7, PixelPatches(16), image_size=64), tokenizer())
+    with pytest.raises(UserError, match="has other weights than when"):
+        train(recipe("train.resume=auto"))
+
+
+def test_a_regressing_connector_has_a_loss_of_its_own(recipe, tmp_path):
+    connector = {"kind": "prefilled", "options": {"side": 2, "width": 16}}
+    train(recipe("train.steps=2", connector=connector))
+    assert "loss_embedding" in entries(tmp_path / "run")[-1]
+
+
+def test_first_the_connector_and_then_the_denoiser_too(recipe, tmp_path):
+    """A denoiser of another model is bridged: frozen at first, then trained on."""
+    train(recipe("train.steps=2", f"output.dir={tmp_path / 'pretrained'}"))
+    pretrained = tmp_path / "pretrained" / "model"
+    bridge = recipe(
+        f"model.denoiser_from={pretrained}",
+        "model.trained=[connector]",
+        "train.steps=2",
+        f"output.dir={tmp_path / 'bridge'}",
+        connector={"kind": "hidden", "tap_layer": "mix"},
+    )
+    folder = train(bridge)
+    first, second = (unimodal.load(name).model for name in (pretrained, folder))
+    assert all(map(torch.equal, first.denoiser.parameters(), second.denoiser.parameters()))
+    to = (f"output.dir={tmp_path / 'tuned'}", "train.steps=2")
+    both = recipe(*to, init_from=str(folder), reader=None, codec=None, connector=None)
+    with pytest.raises(UserError, match=r"model\.denoiser and model\.init_from exclude each other"):
+        both.model.build(both)
+    tuned = recipe(*to, init_from=str(folder), reader=None, codec=None, connector=None, denoiser=None)
+    third = unimodal.load(train(tuned)).model
+    for part in ("connector", "denoiser"):
+        before, after = getattr(second, part).parameters(), getattr(third, part).parameters()
+        assert not all(map(torch.equal, before, after))
+
+
+def test_rows_draw_and_lose_conditions_as_the_table_says(recipe):
+    rows = recipe().model.build(recipe()).rows
+    kinds: Counter = Counter()
+    stream = rows.from_number(0)
+    for number, prompt, picture in (next(stream) for _ in range(600)):
+        whole, same = rows(number, whole=True)
+        assert (picture == same).all()
+        kinds["text gone" if whole.turns and not _says(prompt) else "text kept"] += 1
+    assert kinds["text gone"] / kinds.total() == pytest.approx(0.4, abs=0.07)
+
+
+def _says(prompt):
+    return any(hasattr(part, "text") for part in prompt.parts())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["model.reader=null"], r"model\.reader is missing"),
+        (["model.codec=null", "model.reader.kind=transformers"], r"model\.codec is missing"),
+        (["model.trained=[]"], r"model\.trained is empty"),
+        (["model.reader.name=no/such/model/here"], "no model"),
+        (["data.sources=[{source: shapes, tasks: {vqa: 1}}]"], "draw no picture"),
+    ],
+)
+def test_what_is_missing_is_a_sentence(recipe, overrides, sentence):
+    wrong = recipe(*overrides)
+    with pytest.raises(UserError, match=sentence):
+        next(wrong.model.build(wrong).batches(None, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model.connector.kind=query", "did you mean 'queries'"),
+        ("model.denoiser.kind=unet", "expected one of dit"),
+        ("model.connector.options.depht=3", "depht"),
+        ("model.denoiser.options.heads=3", "width 16 must be a multiple of heads 3"),
+    ],
+)
+def test_a_mistake_in_the_recipe_is_a_sentence(recipe, override, sentence):
+    with pytest.raises(UserError, match=sentence):
+        recipe(override)
+
+
+def test_flops_are_those_of_forward_and_backward(recipe):
+    """Against what torch counts in both, which leaves out what the frozen reader needs no gradient of."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for connector in ({"kind": "hidden"}, QUERIES):
+        trainee = recipe(connector=connector).model.build(recipe())
+        batch = next(trainee.batches(None, 0, 1))
+        with FlopCounterMode(display=False) as counter:
+            trainee.losses(batch, torch.Generator().manual_seed(0)).sums["image"].backward()
+        assert trainee.flops(batch) == pytest.approx(counter.get_total_flops(), rel=0.15)
+
+
+def test_kept_conditions_give_the_same_losses(recipe, tmp_path):
+    hidden = {"kind": "hidden", "options": {"heads": 2}}
+    runs = ("plain", "first", "second")
+    for name in runs:
+        kept = [] if name == "plain" else [f"model.cache={tmp_path / 'cache'}"]
+        train(recipe(f"output.dir={tmp_path / name}", *kept, connector=hidden))
+    plain, first, second = ([entry["loss"] for entry in entries(tmp_path / name)] for name in runs)
+    assert first == pytest.approx(plain, rel=1e-4)
+    assert second == pytest.approx(plain, rel=1e-4)
+    assert list((tmp_path / "cache").rglob("shard-*.safetensors"))
+
+
+def test_it_is_judged_as_any_other_and_bench_says_that_it_is_not_for_it(recipe, tmp_path):
+    from unimodal.evaluation.bench import bench
+    from unimodal.evaluation.run import evaluate
+
+    folder = train(recipe("train.steps=1"))
+    scores = evaluate(str(folder), n=1, tasks=("t2i", "edit", "vqa")).scores
+    assert {"t2i/mean", "edit/followed", "vqa/mean", "codec/psnr"} <= scores.keys()
+    with pytest.raises(UserError, match="external"):
+        bench(str(folder))
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "external").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_say_what_an_external_model_can_be(path):
+    assert load_recipe(path).model.kind == "external"
+
+
+def test_a_transformer_of_diffusers_is_bridged_and_saved(recipe, tmp_path):
+    """Its folder brings shape and weights; the saved model needs the folder no more."""
+    import shutil
+
+    from diffusers import SD3Transformer2DModel
+
+    shape = {
+        "sample_size": 4,
+        "patch_size": 1,
+        "num_layers": 1,
+        "attention_head_dim": 8,
+        "pos_embed_max_size": 4,
+    }
+    shape |= {"num_attention_heads": 2, "caption_projection_dim": 16, "joint_attention_dim": 12}
+    pretrained = SD3Transformer2DModel(**shape, pooled_projection_dim=8, in_channels=768, out_channels=768)
+    pretrained.save_pretrained(tmp_path / "sd3")
+    bridge = recipe(
+        "train.steps=1",
+        denoiser={"kind": "sd3"},
+        denoiser_from=str(tmp_path / "sd3"),
+        reference="vlm",
+        trained=["connector"],
+    )
+    folder = train(bridge)
+    shutil.rmtree(tmp_path / "sd3")
+    loaded = unimodal.load(folder)
+    kept, first = loaded.model.denoiser.transformer.state_dict(), pretrained.state_dict()
+    assert all(torch.equal(kept[name], first[name]) for name in first)
+    assert loaded.generate("draw a red circle")[0].size == (64, 64)

@@ -1,0 +1,90 @@
+"""Saved external models: a folder that holds what was trained, and names the reader.
+
+    config.json  model.safetensors (connector and denoiser)  codec/
+
+The reader was not changed, so it is not saved again: the folder says its name, where it was, and a hash of
+its weights, and a reader with other weights is refused.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from unimodal.adapters.base import fingerprint
+from unimodal.errors import UserError
+from unimodal.external.config import ExternalConfig, ReaderNote
+from unimodal.external.model import ExternalModel
+from unimodal.images.codec import load_codec
+from unimodal.model.folder import find_model
+from unimodal.model.weights import Weights, fill, unwritten
+from unimodal.pretrained.checkpoint import find_checkpoint
+from unimodal.readers import open_reader
+
+FINDERS = {"unimodal": find_model, "transformers": find_checkpoint}
+
+
+def noted(kind: str, name: str) -> tuple[ReaderNote, Path]:
+    """A reader's note, `nearby` being the whole path, and its folder.  Raises UserError if it is gone."""
+    folder = Path(FINDERS[kind](name))
+    nearby = str(folder.resolve()) if Path(name).is_dir() else None
+    return ReaderNote(kind=kind, name=name, nearby=nearby, sha256=fingerprint(folder)), folder
+
+
+def find_reader(note: ReaderNote, model: Path) -> Path:
+    """The folder of a saved model's reader; UserError if it is not to be found, or has other weights now."""
+    places = [model / note.nearby] if note.nearby else []
+    # What was a folder is not asked of the hub, where another model may have its name.
+    with suppress(UserError):  # told below, with the model's name
+        places.append(Path(note.name) if note.nearby else Path(FINDERS[note.kind](note.name)))
+    there = [place for place in places if (place / "config.json").is_file()]
+    for place in there:
+        if fingerprint(place) == note.sha256:
+            return place
+    if there:
+        raise UserError(
+            f"{model} was trained with the reader {note.name} (weights {note.sha256[:12]}), but {there[0]} "
+            "has other weights. Bring the old ones back, or train a connector for these."
+        )
+    raise UserError(
+        f"{model} needs its reader {note.name}, which is not here: expected it at "
+        f"{' or '.join(map(str, places)) or note.name}."
+    )
+
+
+def save_external(folder: Path, model: ExternalModel, dtype: torch.dtype = torch.float32) -> None:
+    """Write a model folder; weights are stored as `dtype` and read back as float32."""
+    from huggingface_hub import save_torch_state_dict
+
+    folder.mkdir(parents=True, exist_ok=True)
+    note = model.config.reader
+    nearby = note.nearby and os.path.relpath(note.nearby, folder.resolve())
+    config = model.config.model_copy(update={"reader": note.model_copy(update={"nearby": nearby})})
+    config.save(folder)
+    model.codec.save(folder / "codec")
+    weights = {
+        name: value.detach().to("cpu", dtype)
+        for name, value in model.state_dict().items()
+        if name.startswith(("connector.", "denoiser."))
+    }
+    save_torch_state_dict(weights, folder)
+
+
+def load_external(folder: Path, device: torch.device | str = "cpu") -> ExternalModel:
+    """Read what `save_external` wrote, and its reader, ready for inference.
+
+    Raises UserError if the folder is no external model, misses a part, or its reader has other weights.
+    """
+    config = ExternalConfig.load(folder)
+    reader_folder = find_reader(config.reader, folder)
+    if config.reader.nearby:
+        note = config.reader.model_copy(update={"nearby": str(reader_folder.resolve())})
+        config = config.model_copy(update={"reader": note})
+    reader, codec = open_reader(config.reader.kind)(reader_folder), load_codec(folder / "codec")
+    with unwritten():
+        model = ExternalModel(config, reader, codec)
+    model.reader = model.codec = None  # their weights are in their own folders
+    fill(model, Weights(folder), "cpu", torch.float32)
+    model.reader, model.codec = reader, codec
+    return model.to(device).eval()

@@ -1,0 +1,14 @@
+"""Readers: frozen models that understand what a picture is to be drawn from.  A file and a line here each."""
+
+from importlib import import_module
+
+READERS = {
+    "transformers": "unimodal.readers.vlm:load_vlm",
+    "unimodal": "unimodal.readers.own:load_own",
+}
+
+
+def open_reader(kind: str):
+    """What opens a folder of this kind as a Reader, imported when it is needed."""
+    module, function = READERS[kind].split(":")
+    return getattr(import_module(module), function)
