@@ -26,7 +26,8 @@ def _each(say: Callable[[Thing], str], order: Sequence[str]) -> Callable[[Questi
 
     def answer(q: Question, scene: Scene) -> str:
         found = {say(thing) for thing in q.a.among(scene)}
-        return listed(sorted(found, key=order.index) or [NOTHING])
+        known = [value for value in order if value in found]
+        return listed(known + sorted(found.difference(order)) or [NOTHING])  # a new word comes last
 
     return answer
 

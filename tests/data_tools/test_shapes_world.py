@@ -291,6 +291,12 @@ def test_base_world_never_says_the_novel_word():
     assert told == 100
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_rows_about_the_novel_word(task):
+    rows = [novel_example(task, "train", 0, i).row for i in range(200)]
+    assert sum("moon" in text_of(made).lower() for made in rows) > (40 if task == "chat" else 100)
+
+
 def test_novel_pictures_are_read_back():
     for i in range(100):
         step = novel_example("t2i", "train", 0, i).steps[0]
