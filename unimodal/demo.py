@@ -87,6 +87,7 @@ def judge(
 
     from data_tools.shapes.novel import read_novel
     from data_tools.shapes.oracle import Unreadable
+    from data_tools.shapes.reasons import final
 
     def right(examples: list["Example"]) -> tuple[int, list[Image.Image]]:
         steps = [example.steps[0] for example in examples]
@@ -97,8 +98,8 @@ def judge(
 
     asked = [example.steps[0] for example in questions]
     shown = [Image.fromarray(example.row["images"][0]) for example in questions]
-    answers = model.answer(shown, [step.text for step in asked], max_tokens=16)
-    known = sum(answer == step.words(step.scene) for answer, step in zip(answers, asked))
+    answers = model.answer(shown, [step.text for step in asked], max_tokens=64)
+    known = sum(final(answer) == step.words(step.scene) for answer, step in zip(answers, asked))
     return {"new": right(new), "old": right(old), "questions": (known, [])}
 
 

@@ -24,14 +24,19 @@ class Spec:
 
 def follows(spec: Spec, scene: Scene) -> bool:
     """Whether the scene holds exactly what the caption promises, and no further thing."""
+    return spec.background in (None, scene.background) and named(spec, scene) is not None
+
+
+def named(spec: Spec, scene: Scene) -> tuple[Thing, ...] | None:
+    """The things of the scene as the caption names them, in its order, or None if it does not fit."""
     wanted = [group for group in spec.groups for _ in range(group.count)]
-    if len(wanted) != len(scene.objects) or spec.background not in (None, scene.background):
-        return False
-    return any(
-        all(group.fits(thing) for group, thing in zip(wanted, things))
-        and (spec.relation is None or related(things[0], spec.relation, things[1]))
-        for things in permutations(scene.objects)
-    )
+    if len(wanted) != len(scene.objects):
+        return None
+    for things in permutations(scene.objects):
+        fit = all(group.fits(thing) for group, thing in zip(wanted, things))
+        if fit and (spec.relation is None or related(things[0], spec.relation, things[1])):
+            return things
+    return None
 
 
 def _pair_of(rng: Random, world: World, key: bool) -> dict[str, str]:
@@ -132,7 +137,7 @@ WEIGHTS = {
     "colors": 1.0,
     "position": 1.5,
     "attribute": 2.0,
-    FULL: 3.0,
+    FULL: 2.0,
 }
 
 

@@ -12,6 +12,7 @@ from data_tools.shapes import asking, captions, edits, questions, talk
 from data_tools.shapes.further import ask_further, question_about
 from data_tools.shapes.language import IT
 from data_tools.shapes.question import Question
+from data_tools.shapes.reasons import placed
 from data_tools.shapes.scene import CELLS, SIZES, Scene, World, random_scene
 from data_tools.shapes.steps import Step
 
@@ -104,7 +105,8 @@ def _words(rng: Random, world: World) -> list[Step]:
     kind = rng.choice(("colour", "shape", "count", "existence", "relation", "position"))
     scene, question = questions.make_question(rng, world, kind)
     first = f"{asking.tell(rng, scene, question)} {asking.ask(rng, question)}"
-    steps = [Step(first, scene, question=question, told=True)]
+    known = placed(scene, first)
+    steps = [Step(first, scene, question=question, told=True, placed=known)]
     return [*steps, ask_further(rng, world, scene, steps[-1].text, closed=True)]
 
 

@@ -4,8 +4,9 @@ from itertools import permutations
 from random import Random
 
 from data_tools.shapes import asking, open_questions, questions
-from data_tools.shapes.language import IT, OPPOSITE, RELATIONS, Group, place, refer, related
+from data_tools.shapes.language import IT, OPPOSITE, RELATIONS, Group, refer, related
 from data_tools.shapes.question import Question
+from data_tools.shapes.reasons import placed
 from data_tools.shapes.scene import COLOURS, SHAPES, Scene, World
 from data_tools.shapes.steps import Step
 
@@ -80,9 +81,10 @@ def ask_further(rng: Random, world: World, scene: Scene, told: str | None, close
 
     closed  only questions with short answers, which are judged
     """
+    known = told is None or placed(scene, told)
     if told is None:
         kinds, without = _SHOWN, ()
-    elif all(place(thing.cell) in told for thing in scene.objects):
+    elif known:
         kinds, without = _TOLD_WITH_PLACES, ("size",)
     else:
         kinds, without = _TOLD, ("size", "cell")
@@ -90,4 +92,5 @@ def ask_further(rng: Random, world: World, scene: Scene, told: str | None, close
     while True:
         question = question_about(rng, world, scene, without, kinds)
         if question:
-            return Step(asking.ask(rng, question), scene, question=question, told=told is not None)
+            words = asking.ask(rng, question)
+            return Step(words, scene, question=question, told=told is not None, placed=known)

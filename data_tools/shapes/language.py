@@ -4,6 +4,7 @@ A `Group` is a noun phrase as a value: "two small red circles" leaves the cells 
 left" colour and size.  What is None is open: any thing fits, and a picture drawn from it may choose.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -112,6 +113,12 @@ def related(a: Thing, relation: str, b: Thing) -> bool:
 def listed(phrases: list[str]) -> str:
     """ "x", "x and y", "x, y and z"."""
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+def everything(scene: Scene, order: Sequence[Thing] = ()) -> str:
+    """All there is in a scene, nothing left open; things in this order, or else row by row."""
+    things = [a(Group(t.shape, t.colour, t.size, t.cell)) for t in order or scene.objects]
+    return f"{listed(things)} on a {scene.background} background"
 
 
 # How a thing may be referred to, by the attributes named, and how often each way is tried first.

@@ -9,16 +9,11 @@ from dataclasses import replace
 from itertools import permutations
 from random import Random
 
-from data_tools.shapes.language import IT, PLACES, Group, a, listed, noun, refer, the
+from data_tools.shapes.language import IT, PLACES, Group, everything, listed, noun, refer, the
 from data_tools.shapes.question import Question
 from data_tools.shapes.scene import COLOURS, SHAPES, SIZES, Scene, Thing
 
 NOTHING = "nothing"
-
-
-def _all(q: Question, scene: Scene) -> str:
-    things = [a(Group(t.shape, t.colour, t.size, t.cell)) for t in scene.objects]
-    return f"{listed(things)} on a {scene.background} background"
 
 
 def _each(say: Callable[[Thing], str], order: Sequence[str]) -> Callable[[Question, Scene], str]:
@@ -51,7 +46,7 @@ def _many(group: Group) -> str:
 
 
 ANSWERS: dict[str, Callable[[Question, Scene], str | None]] = {
-    "list": _all,
+    "list": lambda q, scene: everything(scene),
     "places": _each(lambda thing: PLACES[thing.cell], PLACES),
     "colours": _each(lambda thing: thing.colour, tuple(COLOURS)),
     "shapes": _each(lambda thing: thing.shape, SHAPES),

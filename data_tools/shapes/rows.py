@@ -15,6 +15,7 @@ from data_tools.shapes.conversations import KINDS as CHAT_KINDS
 from data_tools.shapes.conversations import converse
 from data_tools.shapes.further import ask_further
 from data_tools.shapes.language import formal
+from data_tools.shapes.reasons import placed, reason, with_reason
 from data_tools.shapes.render import CANVAS, render
 from data_tools.shapes.scene import MOST, WORLDS, World
 from data_tools.shapes.steps import Step
@@ -66,12 +67,14 @@ def example(
     kind: str | None = None,
     world: World | None = None,
     canvas: int = CANVAS,
+    reasons: bool = True,
 ) -> Example:
     """The i-th example of a task, a pure function of all its arguments.
 
     kind    one of `kinds(task)`, then a question comes alone; None: drawn by the task's habits, and
             questions come several about one scene
     world   the pairs that may occur; the split's own if None
+    reasons whether replies say first what a picture is going to hold and what an answer follows from
     """
     kinds(task)
     streamed = kind is None
@@ -83,7 +86,7 @@ def example(
             names = {name: weight for name, weight in names.items() if name not in ("greeting", "refusal")}
         kind = rng.choices(tuple(names), tuple(names.values()))[0]
     if task == "text" and kind == PLAIN:
-        return Example({"text": _plain(rng, world, streamed)}, task, kind)
+        return Example({"text": _plain(rng, world, streamed, reasons)}, task, kind)
     if task == "chat":
         steps = converse(rng, world, kind, split)
     elif task == "t2i":
@@ -98,7 +101,7 @@ def example(
         steps += _further(rng, world, steps[0], task == "text") if streamed else ()
     if rng.random() < 0.1:
         steps = tuple(replace(step, text=formal(step.text)) for step in steps)
-    return Example(_row(steps, canvas), task, kind, steps)
+    return Example(_row(steps, canvas, reasons), task, kind, steps)
 
 
 def _asked(rng: Random, world: World, kind: str, in_words: bool) -> Step:
@@ -108,7 +111,7 @@ def _asked(rng: Random, world: World, kind: str, in_words: bool) -> Step:
             return Step(asking.ask(rng, question), scene, question=question, given=scene)
         if len(scene.objects) < MOST or kind == "count" or rng.random() < 0.3:  # keep what is told short
             text = f"{asking.tell(rng, scene, question)} {asking.ask(rng, question)}"
-            return Step(text, scene, question=question, told=True)
+            return Step(text, scene, question=question, told=True, placed=placed(scene, text))
 
 
 def _further(rng: Random, world: World, first: Step, in_words: bool) -> tuple[Step, ...]:
@@ -124,7 +127,7 @@ def _further(rng: Random, world: World, first: Step, in_words: bool) -> tuple[St
     return steps
 
 
-def _plain(rng: Random, world: World, streamed: bool) -> str:
+def _plain(rng: Random, world: World, streamed: bool, reasons: bool) -> str:
     """A scene told in words and facts that follow from it, as running text: one, or in the stream several."""
     kinds = questions.WEIGHTS if streamed else dict.fromkeys(("colour", "count", "existence"), 1.0)
     kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0]
@@ -135,21 +138,25 @@ def _plain(rng: Random, world: World, streamed: bool) -> str:
         first.question,
         *(step.question for step in (_further(rng, world, first, True) if streamed else ())),
     ]
-    facts = [f"{asking.ask(rng, question)} {questions.answer(question, scene)}" for question in asked]
+    known = placed(scene, told)
+    facts = []
+    for question in asked:
+        why = reason(question, scene, known) if reasons else None
+        facts.append(f"{asking.ask(rng, question)} {with_reason(why, questions.answer(question, scene))}")
     return " ".join([told, ". ".join(facts) + ("." if streamed else "")])
 
 
-def _row(steps: tuple[Step, ...], canvas: int) -> dict[str, Any]:
+def _row(steps: tuple[Step, ...], canvas: int, reasons: bool) -> dict[str, Any]:
     """Messages and images as a trainer reads them, with the world's own pictures."""
     messages: list[dict[str, str]] = []
     images: list[np.ndarray] = []
     for step in steps:
         if step.given is not None:
             images.append(render(step.given, canvas))
-        reply = step.words(step.scene)
+        reply = step.reply_after(step.scene, reasons)
         if step.draws:
             images.append(render(step.scene, canvas))
-            reply = f"{step.lead}{IMAGE}{reply}"
+            reply = f"{step.before(step.scene, reasons)}{IMAGE}{reply}"
         messages.append({"role": "user", "content": asked_text(step)})
         messages.append({"role": "assistant", "content": reply})
     return {"messages": messages, "images": images} if images else {"messages": messages}

@@ -6,10 +6,12 @@ picture shows, so that a conversation is followed turn by turn.
 
 from dataclasses import dataclass
 
-from data_tools.shapes.captions import Spec, follows
+from data_tools.shapes.captions import Spec, follows, named
 from data_tools.shapes.edits import Edit, edit_followed
+from data_tools.shapes.language import everything
 from data_tools.shapes.question import Question
 from data_tools.shapes.questions import answer
+from data_tools.shapes.reasons import COLON, reason, with_reason
 from data_tools.shapes.scene import Scene
 
 
@@ -21,6 +23,7 @@ class Step:
     scene   what is talked about once the step is done, as the world has it; None if there is nothing yet
     given   the picture that the user shows together with the words
     told    the scene is told in words; there is no picture of it
+    placed  it is known where things are: there is a picture, or the words say it
     lead    words of the assistant before its picture
     after   a question that the assistant answers about the picture it has just made
     """
@@ -33,6 +36,7 @@ class Step:
     reply: str = ""
     given: Scene | None = None
     told: bool = False
+    placed: bool = True
     lead: str = ""
     after: Question | None = None
 
@@ -47,6 +51,17 @@ class Step:
         if question is None:
             return self.reply
         return (scene and answer(question, scene)) or ""
+
+    def before(self, scene: Scene, reasons: bool) -> str:
+        """What the assistant says before its picture of the scene: of a caption's things, in its order."""
+        order = (self.draw and named(self.draw, scene)) or ()
+        return " ".join(filter(None, (self.lead, everything(scene, order) + COLON if reasons else "")))
+
+    def reply_after(self, scene: Scene | None, reasons: bool) -> str:
+        """`words`, with what they follow from if `reasons`."""
+        question, words = self.question or self.after, self.words(scene)
+        why = reason(question, scene, self.placed) if reasons and question and scene else None
+        return with_reason(why, words)
 
     def drawn_right(self, before: Scene | None, got: Scene) -> bool:
         """Whether the picture made is the one asked for, given the picture before it."""

@@ -14,6 +14,7 @@ from data_tools.shapes import captions, edits, questions
 from data_tools.shapes.build import make_shapes
 from data_tools.shapes.language import Group
 from data_tools.shapes.novel import make_novel, novel_example, read_novel
+from data_tools.shapes.reasons import final
 from data_tools.shapes.render import changed_mask, mask, render
 from data_tools.shapes.rows import TASKS, example, kinds, row
 from data_tools.shapes.scene import (
@@ -127,7 +128,7 @@ def test_rows_are_well_formed_and_pure(task):
             assert roles == ["user", "assistant"] * (len(roles) // 2)
             assert all(message["content"] for message in made["messages"])
         if task == "t2i":
-            assert made["messages"][1]["content"] == "<image>"
+            assert made["messages"][1]["content"].endswith(" background:<image>")
         if task == "edit":
             assert made["messages"][0]["content"].startswith("<image>")
 
@@ -250,7 +251,7 @@ def test_told_questions_are_answerable_from_the_words_alone():
             told, asked = words.split(". ", 1)
             if " in the " in asked or " at the " in asked or " on the " in asked or " it" in asked:
                 continue
-            assert answer_from_told_words(told, asked) == made.row["messages"][1]["content"], words
+            assert answer_from_told_words(told, asked) == final(made.row["messages"][1]["content"]), words
             checked += 1
     assert checked > 600
 
@@ -261,7 +262,7 @@ def test_answers_are_balanced(task):
     for kind in questions.KINDS:
         for i in range(600):
             made = example(task, "train", 1, i, kind=kind)
-            answers[kind][made.row["messages"][1]["content"]] += 1
+            answers[kind][final(made.row["messages"][1]["content"])] += 1
     for kind in ("existence", "relation", "comparison"):
         assert 0.43 < answers[kind]["yes"] / 600 < 0.57, kind
     for kind, least in (("count", 5), ("colour", 8), ("shape", 8), ("position", 9), ("background", 4)):

@@ -63,13 +63,13 @@ class Perfect:
 
     def answer(self, image, question, max_tokens=0, seed=0):
         steps = [self._step(text, shown=np.asarray(before)) for before, text in zip(image, question)]
-        return [step.words(step.scene) for step in steps]
+        return [step.reply_after(step.scene, reasons=True) for step in steps]
 
     def complete(self, text, max_tokens=0, seed=0):
         plain = [example.row["text"] for example in self.known if "text" in example.row]
         return [next(full for full in plain if full.startswith(start))[len(start) :] for start in text]
 
-    def chat_batch(self, rows, max_tokens=0, seed=0):
+    def chat_batch(self, rows, max_tokens=0, temperature=None, seed=0):
         return [self._reply(row) for row in rows]
 
     def _reply(self, row):
@@ -81,8 +81,9 @@ class Perfect:
         if len(self.steps[said]) > 1 and shown is None and row.get("images"):
             first = read_scene(np.asarray(row["images"][0]))
             step = next(s for s in self.steps[said] if self._began_with(s, first))
-        parts = [step.lead, picture(step.scene)] if step.draws else []
-        return Reply(tuple(part for part in (*parts, step.words(step.scene)) if part != ""))
+        parts = [step.before(step.scene, reasons=True), picture(step.scene)] if step.draws else []
+        last = step.reply_after(step.scene, reasons=True)
+        return Reply(tuple(part for part in (*parts, last) if part != ""))
 
     def _began_with(self, step, first):
         for example in self.known:
@@ -114,5 +115,5 @@ class Copying:
     def complete(self, text, max_tokens=0, seed=0):
         return ["yes"] * len(text)
 
-    def chat_batch(self, rows, max_tokens=0, seed=0):
+    def chat_batch(self, rows, max_tokens=0, temperature=None, seed=0):
         return [Reply((row["images"][-1],) if row.get("images") else ("yes",)) for row in rows]

@@ -76,7 +76,7 @@ class Known:
     def answer(self, image, question, max_tokens=0, seed=0):
         return [self.said] * len(question)
 
-    def chat_batch(self, rows, max_tokens=0, seed=0):
+    def chat_batch(self, rows, max_tokens=0, temperature=None, seed=0):
         class Reply:
             def __init__(self, text):
                 self.text = text

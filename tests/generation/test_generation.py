@@ -14,6 +14,7 @@ from unimodal.errors import UserError
 from unimodal.generation.context import image_place, read_documents, read_images, read_tokens, start_image
 from unimodal.generation.converse import Converser, Drawn, Settings, with_reply
 from unimodal.generation.draw import draw
+from unimodal.model.config import Writing
 from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
 
@@ -234,6 +235,45 @@ def test_finished_picture_is_what_is_read_back():
     )
     drawn = [event for _, event in converser.run([0]) if isinstance(event, Drawn)]
     assert np.array_equal(converser.documents[0].images[-1].pixels, drawn[0].pixels)
+
+
+def planning(plan, temperature=1.0, **changes):
+    """A tiny model that may say so many tokens before a picture which it has to draw."""
+    return tiny(writing=Writing(plan=plan, temperature=temperature, top_p=0.9), **changes)
+
+
+@pytest.mark.parametrize("objective", ["next_token", "masked"])
+def test_planned_pictures_of_a_batch_equal_singles(objective):
+    """Rows whose plans differ in length wait for one another, and are drawn as if each were alone."""
+    model = planning(6, text_objective=objective)
+    together = pixels_of(model.generate(PROMPTS, n=2, seed=5))
+    alone = [p for prompt in PROMPTS for s in (5, 6) for p in pixels_of(model.generate(prompt, seed=s))]
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(together, alone, strict=True))
+    unplanned = pixels_of(tiny(text_objective=objective).generate(PROMPTS, n=2, seed=5))
+    assert any(np.abs(a.astype(int) - b).max() > 1 for a, b in zip(together, unplanned))
+
+
+def said_before(model, logits, plan):
+    """What is said before the picture by a model whose most likely tokens are these, one after the other."""
+    wanted = iter(logits)
+    model.model.logits = lambda hidden: torch.nn.functional.one_hot(
+        torch.tensor([next(wanted)]), len(tokenizer())
+    ).float()
+    settings = Settings(writes=False, plan=plan, guidance=Guidance(1.0, 1.0), grid=(2, 2), steps=1)
+    asked = [Document((Turn("user", (Text("two"),)),))]
+    events = [event for _, event in Converser(model.model, tokenizer(), asked, settings).run([0])]
+    assert isinstance(events[-1], Drawn)
+    return "".join(event.text for event in events[:-1])
+
+
+def test_a_plan_ends_in_a_picture_however_it_ends():
+    """By itself, by the end of the turn, which would leave nothing drawn, or because it is long enough."""
+    a, *_ = tokenizer().encode("a")
+    start, end = tokenizer().image_start, tokenizer().im_end
+    assert said_before(tiny(), [a, a, start], 8) == "aa"
+    assert said_before(tiny(), [a, end], 8) == "a"
+    assert said_before(tiny(), [a, a, a, a], 3) == "aaa"
+    assert said_before(tiny(), [], 0) == ""
 
 
 @torch.inference_mode()

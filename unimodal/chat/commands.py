@@ -122,7 +122,7 @@ def _temperature(chat: Chat, text: str) -> str:
     settings = chat.session.settings
     if text:
         settings.temperature = _number(text, float, 0, "a number from 0 (always the likeliest word) up")
-    return f"temperature: {settings.temperature:g}"
+    return f"temperature: {_told(settings.temperature)}"
 
 
 def _new(chat: Chat, text: str) -> str:

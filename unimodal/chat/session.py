@@ -32,7 +32,7 @@ class Settings:
     steps: int | None = None
     guidance: float | None = None
     image_guidance: float | None = None
-    temperature: float = 0.0
+    temperature: float | None = None
     max_tokens: int = 256
 
 

@@ -130,7 +130,7 @@ def _sums(model: Any, data: Path, kind: str, some: list[Example], seed: int) -> 
     cases = []
     for batch in _batches(some):
         asked = [{"messages": row["messages"][:1]} for row, _ in batch]
-        replies = model.chat_batch(asked, max_tokens=WORKED_TOKENS, seed=seed)
+        replies = model.chat_batch(asked, max_tokens=WORKED_TOKENS, temperature=0.0, seed=seed)
         for (_, truth), reply in zip(batch, replies):
             _, mark, final = reply.text.rpartition(FINAL)
             cases.append(Case(kind, bool(mark) and plain(final) == plain(truth["answer"])))

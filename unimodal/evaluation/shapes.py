@@ -14,6 +14,7 @@ from PIL import Image
 from data_tools.shapes.captions import FULL
 from data_tools.shapes.open_questions import ANSWERS as OPEN
 from data_tools.shapes.oracle import Unreadable, read_scene
+from data_tools.shapes.reasons import final
 from data_tools.shapes.render import CANVAS, changed_mask, render
 from data_tools.shapes.rows import PLAIN, Example, example, kinds
 from data_tools.shapes.scene import Scene
@@ -22,7 +23,7 @@ from unimodal.evaluation.scores import Score, average, mean_of, share
 from unimodal.evaluation.talk import talk_through
 
 BATCH = 16  # prompts that share one seed of noise, and are answered together
-ANSWER_TOKENS = 24
+ANSWER_TOKENS = 64  # reasons and all
 PSNR_MOST = 60.0  # of equal pictures, so that a mean of decibels stays finite
 
 Tick = Callable[[int], None]  # told how many examples more are judged
@@ -119,8 +120,8 @@ def psnr(square_error: float, peak: float = 255.0) -> float:
 
 
 def plain(words: str) -> str:
-    """Words as they are compared: lower case, no spaces around, no full stop."""
-    return words.strip().lower().rstrip(".")
+    """The answer that a reply comes to as it is compared: lower case, no spaces around, no full stop."""
+    return final(words).lower().rstrip(".")
 
 
 def _answers(model: Any, asked: list[Example], seed: int, measured: dict) -> list[Case]:
@@ -145,8 +146,8 @@ def _writes(model: Any, asked: list[Example], seed: int, measured: dict) -> list
         said = [words.partition(".")[0] for words in said]  # running text may go on
     else:
         rows = [{"messages": one.row["messages"][:1]} for one in asked]
-        wanted = [one.row["messages"][1]["content"] for one in asked]
-        replies = model.chat_batch(rows, max_tokens=ANSWER_TOKENS, seed=seed)
+        wanted = [one.steps[0].words(one.steps[0].scene) for one in asked]
+        replies = model.chat_batch(rows, max_tokens=ANSWER_TOKENS, temperature=0.0, seed=seed)
         said = ["<image>" if reply.images else reply.text for reply in replies]
     judged = zip(asked, said, wanted)
     return [Case(f"text/{one.kind}", plain(words) == plain(right)) for one, words, right in judged]

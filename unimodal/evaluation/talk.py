@@ -3,6 +3,7 @@
 What a later turn asks for is judged on the scene that the oracle reads in the model's own last picture.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 from PIL import Image
 
 from data_tools.shapes.oracle import Unreadable, read_scene
+from data_tools.shapes.reasons import final
 from data_tools.shapes.render import CANVAS, render
 from data_tools.shapes.rows import Example
 from data_tools.shapes.scene import Scene
 from data_tools.shapes.steps import Step
 from unimodal.evaluation.report import Case, Tile
 
-REPLY_TOKENS = 64
+REPLY_TOKENS = 160
 
 
 @dataclass
@@ -51,15 +53,15 @@ class _Talk:
         ]
         self.messages.append({"role": "assistant", "content": content})
         self.images += pictures
-        self.wrong = self._judge(step, reply.text, pictures)
+        self.wrong = self._judge(step, reply.parts, pictures)
         self.tiles += [(picture, step.text) for picture in pictures]
         if self.wrong and self.tiles:
             picture, words = self.tiles[-1]
             said = "" if pictures else f"{step.text}\n{reply.text}\n"
             self.tiles[-1] = (picture, f"{words}\n{said}[{self.wrong}]")
 
-    def _judge(self, step: Step, text: str, pictures: list[Image.Image]) -> str:
-        """What is wrong, or an empty string.  Words beside a picture count only where they were asked for."""
+    def _judge(self, step: Step, parts: Sequence[str | Image.Image], pictures: list[Image.Image]) -> str:
+        """What is wrong, or an empty string.  Words before a picture, and reasons, do not count."""
         if len(pictures) != step.draws:
             return "drew without being asked" if pictures else "drew nothing" if step.draws else "drew twice"
         if step.draws:
@@ -72,7 +74,9 @@ class _Talk:
             if step.after is None:
                 return ""
         wanted = step.words(self.scene)
-        return "" if text.strip().lower().rstrip(".") == wanted.lower().rstrip(".") else f"right: {wanted}"
+        last = parts[-1] if parts and isinstance(parts[-1], str) else ""
+        said = final(last) if step.question or step.after else last.strip()
+        return "" if said.lower().rstrip(".") == wanted.lower().rstrip(".") else f"right: {wanted}"
 
 
 def talk_through(model: Any, asked: list[Example], seed: int, measured: dict) -> list[Case]:
@@ -86,6 +90,7 @@ def talk_through(model: Any, asked: list[Example], seed: int, measured: dict) ->
         for talk in going:
             talk.say(talk.asked.steps[turn], canvas)
         rows = [{"messages": talk.messages, "images": talk.images} for talk in going]
-        for talk, reply in zip(going, model.chat_batch(rows, max_tokens=REPLY_TOKENS, seed=seed + turn)):
+        replies = model.chat_batch(rows, max_tokens=REPLY_TOKENS, temperature=0.0, seed=seed + turn)
+        for talk, reply in zip(going, replies):
             talk.hear(talk.asked.steps[turn], reply)
     return [Case(f"chat/{talk.asked.kind}", not talk.wrong, tuple(talk.tiles)) for talk in talks]

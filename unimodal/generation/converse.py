@@ -47,8 +47,10 @@ Event = Piece | Drawn
 class Settings:
     """How to reply.
 
-    draws, writes  what the model may do; a reply that may only draw starts with `<|image_start|>`
-    max_tokens     text tokens a reply may have; max_images pictures
+    draws, writes  what the model may do; a reply that may only draw ends with its first picture
+    plan           text tokens that a reply which may only draw may say before its picture; 0: it starts with
+                   `<|image_start|>`
+    max_tokens     text tokens any other reply may have; max_images pictures
     grid           size of a drawn picture in positions; None takes the last picture's size, or the
                    model's own
     """
@@ -62,6 +64,7 @@ class Settings:
     grid: Grid | None = None
     draws: bool = True
     writes: bool = True
+    plan: int = 0
 
     @property
     def choice(self) -> Choice:
@@ -102,43 +105,57 @@ class Converser:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.context = read_documents(model, self.tokenizer, self.documents, room=settings.max_tokens + 64)
         decoders = [StreamDecoder(self.tokenizer) for _ in range(rows)]
-        alive, tokens, images = [True] * rows, [0] * rows, [0] * rows
-        ends = (self.tokenizer.im_end, self.tokenizer.endoftext)
-        while any(alive):
-            said = self._next(images)
+        writing, tokens, images = [True] * rows, [0] * rows, [0] * rows
+        self.ends = (self.tokenizer.im_end, self.tokenizer.endoftext)
+        drawing: list[int] = []
+        while any(writing) or drawing:
+            if not any(writing):  # all that are to draw, draw together
+                yield from self._draw(drawing)
+                for row in drawing:
+                    images[row] += 1
+                    writing[row] = settings.writes
+                drawing = []
+                continue
+            said = self._next(writing, images, tokens)
             told = said.tolist()
-            read, drawing = [0] * rows, []
-            for row in (row for row in range(rows) if alive[row]):
+            read = [0] * rows
+            for row in (row for row in range(rows) if writing[row]):
                 for token in told[row]:
-                    if token in ends:
-                        alive[row] = False
+                    if token in self.ends:
+                        writing[row] = False
                         break
                     read[row] += 1
                     if token == self.tokenizer.image_start:
                         drawing.append(row)
+                        writing[row] = False
                         break
                     tokens[row] += 1
                     if text := decoders[row].push(token):
                         yield row, Piece(text)
-                    if tokens[row] >= settings.max_tokens:
-                        alive[row] = False
+                    if settings.writes and tokens[row] >= settings.max_tokens:
+                        writing[row] = False
                         break
             read_text(model, self.context, said, torch.tensor(read, device=model.device))
-            if drawing:
-                yield from self._draw(drawing)
-                for row in drawing:
-                    images[row] += 1
-                    alive[row] = settings.writes
 
-    def _next(self, images: list[int]) -> Tensor:
+    def _next(self, writing: list[bool], images: list[int], tokens: list[int]) -> Tensor:
         """What every row says next: one token (B, 1), or a block of them (B, n) where text is masked."""
-        if not self.settings.writes:
-            return torch.full((len(images), 1), self.tokenizer.image_start, device=self.model.device)
+        settings, start = self.settings, self.tokenizer.image_start
+        if not (settings.writes or settings.plan):
+            return torch.full((len(images), 1), start, device=self.model.device)
         forbidden = self._forbidden(images)
+        idle = torch.Generator()  # a row that is not writing leaves its own as it is
+        generators = [own if busy else idle for own, busy in zip(self.generators, writing)]
         if self.model.block:
-            return say_block(self.model, self.context, forbidden, self.generators, self.choice)
-        logits = self.model.logits(self.context.hidden).float().masked_fill(forbidden, float("-inf"))
-        return choose(logits[:, None], self.generators, self.choice)
+            said = say_block(self.model, self.context, forbidden, generators, self.choice)
+        else:
+            logits = self.model.logits(self.context.hidden).float().masked_fill(forbidden, float("-inf"))
+            said = choose(logits[:, None], generators, self.choice)
+        if settings.writes:
+            return said
+        # A reply that has to draw draws where it would end, and once its plan is as long as it may be.
+        enough = torch.tensor([count >= settings.plan for count in tokens], device=said.device)
+        ends = torch.isin(said, torch.tensor(self.ends, device=said.device))
+        return torch.where(ends | enough[:, None], start, said)
 
     def _forbidden(self, images: list[int]) -> Tensor:
         """(B, V) bool: tokens that a row may not say, given how many pictures it has drawn."""

@@ -31,6 +31,7 @@ from unimodal.generation.draw import grid_for
 from unimodal.model.config import ModelConfig
 from unimodal.model.folder import find_model, load_model, model_type
 from unimodal.model.unified import UnifiedModel
+from unimodal.sequence.layout import Grid
 from unimodal.sequence.tokenizer import Tokenizer
 
 BATCH = 32  # conversations that go on together
@@ -143,7 +144,7 @@ class Unimodal:
         seeds = [seed + i for _ in prompts for i in range(n)]
         side = size or self.config.image_size
         grid = grid_for(self.model, *((side, side) if isinstance(side, int) else side))
-        settings = Settings(writes=False, steps=steps, guidance=self._guidance(guidance, None), grid=grid)
+        settings = self._drawing(steps, self._guidance(guidance, None), grid)
         return [reply.images[0] for reply in self._replies(documents, seeds, settings)]
 
     def edit(
@@ -160,7 +161,7 @@ class Unimodal:
         pairs = _pairs(image, instruction, "instruction")
         documents = [self._document(_user(text, picture)) for picture, text in pairs for _ in range(n)]
         seeds = [seed + i for _ in pairs for i in range(n)]
-        settings = Settings(writes=False, steps=steps, guidance=self._guidance(guidance, image_guidance))
+        settings = self._drawing(steps, self._guidance(guidance, image_guidance))
         return [reply.images[0] for reply in self._replies(documents, seeds, settings)]
 
     def answer(
@@ -187,7 +188,8 @@ class Unimodal:
         """Reply to a conversation; the model itself decides to write or draw.
 
         messages, images  exactly as in a row of training data, the last message being the user's
-        settings          max_tokens, temperature, seed, steps, guidance, image_guidance
+        settings          max_tokens, temperature, seed, steps, guidance, image_guidance; a temperature of
+                          None is the model's own
         """
         return self.chat_batch([{"messages": messages, "images": list(images)}], **settings)[0]
 
@@ -195,19 +197,15 @@ class Unimodal:
         self,
         rows: Sequence[dict],
         max_tokens: int = 256,
-        temperature: float = 0.0,
+        temperature: float | None = None,
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
         image_guidance: float | None = None,
     ) -> list[Reply]:
         """Reply to many conversations at once, each as if alone with `seed`."""
-        settings = Settings(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            steps=steps,
-            guidance=self._guidance(guidance, image_guidance),
-        )
+        guided = self._guidance(guidance, image_guidance)
+        settings = self._talking(max_tokens, temperature, steps, guided)
         documents = [self._document(row) for row in rows]
         return self._replies(documents, [seed] * len(documents), settings)
 
@@ -216,19 +214,15 @@ class Unimodal:
         messages: list[dict],
         images: Sequence[Any] = (),
         max_tokens: int = 256,
-        temperature: float = 0.0,
+        temperature: float | None = None,
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
         image_guidance: float | None = None,
     ) -> Iterator[Event]:
         """As `chat`, event by event while it happens; closing the iterator stops the model."""
-        settings = Settings(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            steps=steps,
-            guidance=self._guidance(guidance, image_guidance),
-        )
+        guided = self._guidance(guidance, image_guidance)
+        settings = self._talking(max_tokens, temperature, steps, guided)
         document = self._document({"messages": messages, "images": list(images)})
         yield from _stream(partial(self._converser, [document], settings), seed)
 
@@ -237,6 +231,32 @@ class Unimodal:
     ) -> Converser:
         """What answers a batch of documents."""
         return Converser(self.model, self.tokenizer, documents, settings, on_step)
+
+    def _drawing(self, steps: int | None, guidance: Guidance, grid: Grid | None = None) -> Settings:
+        """Replies that draw, after a plan if the model was trained to make one."""
+        own = self.config.writing
+        return Settings(
+            writes=False,
+            plan=own.plan,
+            temperature=own.temperature,
+            top_p=own.top_p,
+            steps=steps,
+            guidance=guidance,
+            grid=grid,
+        )
+
+    def _talking(
+        self, max_tokens: int, temperature: float | None, steps: int | None, guidance: Guidance
+    ) -> Settings:
+        """Replies in which the model decides what to do."""
+        own = self.config.writing
+        return Settings(
+            max_tokens=max_tokens,
+            temperature=own.temperature if temperature is None else temperature,
+            top_p=own.top_p,
+            steps=steps,
+            guidance=guidance,
+        )
 
     def _guidance(self, text: float | None, image: float | None) -> Guidance:
         sampling = self.config.sampling
@@ -254,7 +274,8 @@ class Unimodal:
     def _texts(
         self, documents: list[Document], single: bool, max_tokens: int, temperature: float, seed: int
     ) -> str | list[str]:
-        settings = Settings(max_tokens=max_tokens, temperature=temperature, draws=False)
+        top_p = self.config.writing.top_p
+        settings = Settings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, draws=False)
         texts = [r.text for r in self._replies(documents, [seed] * len(documents), settings)]
         return texts[0] if single else texts
 

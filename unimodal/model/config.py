@@ -43,6 +43,20 @@ class Sampling(Strict):
     solver: Literal["euler", "heun"] = "euler"
 
 
+class Writing(Strict):
+    """How a reply is written when the caller does not say.
+
+    plan         text tokens that may be said before a picture which has to be drawn: there a model that was
+                 trained to say what a picture is going to hold chooses what its caption leaves open
+    temperature  of such a plan, and of conversations
+    top_p        of all that is said at a temperature above 0
+    """
+
+    plan: int = Field(0, ge=0)
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+
+
 class Times(Strict):
     """Where training puts its noise levels: logit-normal, then shifted (Esser et al. 2024, eq. 19 and 23).
 
@@ -138,6 +152,7 @@ class ModelConfig(Strict):
     vision: Vision | None = None  # a tower as the second reading of input pictures; `unimodal init` adds one
     times: Times = Times()
     sampling: Sampling = Sampling()
+    writing: Writing = Writing()
     drop: DropTable = DropTable()
     null: Literal["removed"] = "removed"  # what stands in the place of a dropped condition: nothing
 
