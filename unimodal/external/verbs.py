@@ -17,6 +17,7 @@ from unimodal.external.folder import load_external
 from unimodal.external.model import ExternalModel, alike
 from unimodal.generation.converse import Drawn, Event, Settings
 from unimodal.generation.verbs import Unimodal
+from unimodal.model.config import Writing
 
 
 class ExternalConverser:
@@ -57,6 +58,11 @@ class External(Unimodal):
 
     def __init__(self, model: ExternalModel, name: str = "model"):
         super().__init__(model, None, name)
+
+    @property
+    def writing(self) -> Writing:
+        """The likeliest words: a picture is drawn from what was asked, and nothing is said before it."""
+        return Writing()
 
     def add_adapter(self, folder: str | Path) -> str:
         """Refuse: adapters change a unimodal model's decoder, and here that is frozen."""

@@ -3,6 +3,7 @@
 What the caller leaves open, the model's own configuration says (`model.sampling`, `model.writing`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -86,3 +87,14 @@ def talking(
 def telling(own: Writing, max_tokens: int, temperature: float) -> Settings:
     """Replies of text alone."""
     return Settings(max_tokens=max_tokens, temperature=temperature, top_p=own.top_p, draws=False)
+
+
+def seeds_of(seed: int | Sequence[int], asked: int, n: int = 1) -> list[int]:
+    """Seeds of `n` replies to each of what was asked: those that follow one seed for all, or one for each.
+
+    Raises UserError if there are several seeds, but not one for each.
+    """
+    first = [seed] * asked if isinstance(seed, int) else list(seed)
+    if len(first) != asked:
+        raise UserError(f"{asked} prompts but {len(first)} seeds; give one seed, or one for each")
+    return [own + i for own in first for i in range(n)]

@@ -23,7 +23,7 @@ from unimodal.generation.draw import grid_for
 from unimodal.generation.load import load
 from unimodal.generation.replies import Drawing, Event, Picture, Reply, collected, streamed
 from unimodal.generation.rows import open_document, paired, user_row
-from unimodal.generation.settings import Settings, drawing, guidance_of, talking, telling
+from unimodal.generation.settings import Settings, drawing, guidance_of, seeds_of, talking, telling
 from unimodal.model.config import ModelConfig, Writing
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.tokenizer import Tokenizer
@@ -81,6 +81,11 @@ class Unimodal:
         return self.model.config
 
     @property
+    def writing(self) -> Writing:
+        """How its replies are written."""
+        return self.config.writing
+
+    @property
     def size(self) -> int:
         """Number of parameters, codec included."""
         return sum(p.numel() for p in self.model.parameters())
@@ -89,22 +94,23 @@ class Unimodal:
         self,
         prompt: str | Sequence[str],
         n: int = 1,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         steps: int | None = None,
         guidance: float | None = None,
         size: int | tuple[int, int] | None = None,
     ) -> list[PILImage.Image]:
         """Draw `n` pictures of every prompt (prompt-major); picture i of a prompt uses seed + i.
 
+        seed      one for all prompts, or one for each
         guidance  how strongly to follow the prompt; 1 is not at all stronger than it was learned
         size      side or (height, width) in pixels, rounded to the model's grid; None: the model's own
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         documents = [self._document(user_row(text)) for text in prompts for _ in range(n)]
-        seeds = [seed + i for _ in prompts for i in range(n)]
+        seeds = seeds_of(seed, len(prompts), n)
         side = size or self.config.image_size
         grid = grid_for(self.model, *((side, side) if isinstance(side, int) else side))
-        settings = drawing(self._writing, self._guidance(guidance), steps, grid)
+        settings = drawing(self.writing, self._guidance(guidance), steps, grid)
         return [reply.images[0] for reply in self._replies(documents, seeds, settings)]
 
     def edit(
@@ -112,7 +118,7 @@ class Unimodal:
         image: Any,
         instruction: str | Sequence[str],
         n: int = 1,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         steps: int | None = None,
         guidance: float | None = None,
         image_guidance: float | None = None,
@@ -120,8 +126,8 @@ class Unimodal:
         """Draw each image anew as its instruction says; `n` and `seed` as in `generate`."""
         pairs = paired(image, instruction, "instruction")
         documents = [self._document(user_row(text, picture)) for picture, text in pairs for _ in range(n)]
-        seeds = [seed + i for _ in pairs for i in range(n)]
-        settings = drawing(self._writing, self._guidance(guidance, image_guidance), steps)
+        seeds = seeds_of(seed, len(pairs), n)
+        settings = drawing(self.writing, self._guidance(guidance, image_guidance), steps)
         return [reply.images[0] for reply in self._replies(documents, seeds, settings)]
 
     def answer(
@@ -159,16 +165,16 @@ class Unimodal:
         rows: Sequence[dict],
         max_tokens: int = 256,
         temperature: float | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         steps: int | None = None,
         guidance: float | None = None,
         image_guidance: float | None = None,
     ) -> list[Reply]:
-        """Reply to many conversations at once, each as if alone with `seed`."""
+        """Reply to many conversations at once, each as if alone with `seed`, or with its own of several."""
         guided = self._guidance(guidance, image_guidance)
-        settings = talking(self._writing, guided, steps, max_tokens, temperature)
+        settings = talking(self.writing, guided, steps, max_tokens, temperature)
         documents = [self._document(row) for row in rows]
-        return self._replies(documents, [seed] * len(documents), settings)
+        return self._replies(documents, seeds_of(seed, len(documents)), settings)
 
     def stream(
         self,
@@ -183,7 +189,7 @@ class Unimodal:
     ) -> Iterator[Event]:
         """As `chat`, event by event while it happens; closing the iterator stops the model."""
         guided = self._guidance(guidance, image_guidance)
-        settings = talking(self._writing, guided, steps, max_tokens, temperature)
+        settings = talking(self.writing, guided, steps, max_tokens, temperature)
         document = self._document({"messages": messages, "images": list(images)})
         yield from streamed(partial(self._converser, [document], settings), seed)
 
@@ -192,11 +198,6 @@ class Unimodal:
     ) -> Converser:
         """What answers a batch of documents."""
         return Converser(self.model, self.tokenizer, documents, settings, on_step)
-
-    @property
-    def _writing(self) -> Writing:
-        """How it writes when the caller does not say; an external model has no settings for it."""
-        return getattr(self.config, "writing", Writing())
 
     def _guidance(self, text: float | None, image: float | None = None) -> Guidance:
         return guidance_of(self.config.sampling, text, image)
@@ -207,7 +208,7 @@ class Unimodal:
     def _texts(
         self, documents: list[Document], single: bool, max_tokens: int, temperature: float, seed: int
     ) -> str | list[str]:
-        settings = telling(self._writing, max_tokens, temperature)
+        settings = telling(self.writing, max_tokens, temperature)
         texts = [r.text for r in self._replies(documents, [seed] * len(documents), settings)]
         return texts[0] if single else texts
 
