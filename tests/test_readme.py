@@ -33,19 +33,29 @@ def verbs() -> list[str]:
     return [verb for row in rows for verb in re.findall(r"`([^`]+)`", row)]
 
 
-def parse(command, args: list[str], name: str, parent=None) -> dict:
-    """Parse as the command line would, without running anything; the leaf's parameters."""
+def parse(command, args: list[str], name: str, parent=None) -> tuple[list[str], dict]:
+    """Parse as the command line would, without running anything: names of commands, values of the last."""
     context = command.make_context(name, args, parent=parent)
     if not hasattr(command, "resolve_command"):
-        return context.params
+        return [name], context.params
     words = [*getattr(context, "_protected_args", []), *context.args]
     sub_name, sub, rest = command.resolve_command(context, words)
-    return parse(sub, rest, sub_name, context)
+    names, values = parse(sub, rest, sub_name, context)
+    return [name, *names], values
+
+
+def not_understood(line: str) -> list[str]:
+    """Words of a command line that are neither a command, nor an option, nor the value of one."""
+    words = shlex.split(line)
+    names, params = parse(get_command(app), words[1:], words[0])
+    values = [value if isinstance(value, list | tuple) else [value] for value in params.values()]
+    understood = {*names, *(str(part) for parts in values for part in parts)}
+    return [word for word in words if not word.startswith("-") and word not in understood]
 
 
 @pytest.mark.parametrize("line", [c for c in commands() if c.startswith("unimodal ")])
 def test_commands_parse(line):
-    parse(get_command(app), shlex.split(line)[1:], "unimodal")
+    assert not_understood(line) == []
 
 
 def test_a_wrong_command_would_not_parse():

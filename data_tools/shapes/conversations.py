@@ -8,8 +8,8 @@ model makes for itself.
 from dataclasses import replace
 from random import Random
 
-from data_tools.shapes import asking, captions, edits, questions, talk
-from data_tools.shapes.further import ask_further, question_about
+from data_tools.shapes import captions, edits, question_words, questions, talk
+from data_tools.shapes.further_questions import ask_further, question_about
 from data_tools.shapes.language import IT
 from data_tools.shapes.question import Question
 from data_tools.shapes.reasons import placed
@@ -69,7 +69,7 @@ def _ask(rng: Random, world: World, scene: Scene, without: tuple[str, ...] = _UN
     question = None
     while question is None:
         question = question_about(rng, world, scene, without, _ASKED)
-    return Step(asking.ask(rng, question), scene, question=question)
+    return Step(question_words.ask(rng, question), scene, question=question)
 
 
 def _drawn(rng: Random, world: World, plan: str) -> list[Step]:
@@ -104,7 +104,7 @@ def _words(rng: Random, world: World) -> list[Step]:
     """A scene told in words, and two questions about it."""
     kind = rng.choice(("colour", "shape", "count", "existence", "relation", "position"))
     scene, question = questions.make_question(rng, world, kind)
-    first = f"{asking.tell(rng, scene, question)} {asking.ask(rng, question)}"
+    first = f"{question_words.tell(rng, scene, question)} {question_words.ask(rng, question)}"
     known = placed(scene, first)
     steps = [Step(first, scene, question=question, told=True, placed=known)]
     return [*steps, ask_further(rng, world, scene, steps[-1].text, closed=True)]
@@ -121,7 +121,7 @@ def _tell(rng: Random, world: World) -> list[Step]:
         sure = len(spec.groups) == 1 and spec.groups[0].count == 1
         asked = question_about(rng, world, scene, _UNSAID, _ASKED) if sure or kind == "attribute" else None
         asked = asked or rng.choice((Question("count"), Question("background")))
-    text = f"draw {captions.caption(rng, spec)}. {asking.ask(rng, asked)}"
+    text = f"draw {captions.caption(rng, spec)}. {question_words.ask(rng, asked)}"
     return [Step(text, scene, draw=spec, after=asked)]
 
 

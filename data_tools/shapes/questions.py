@@ -1,7 +1,7 @@
 """Questions about a scene, with short answers that a program can compute for any scene.
 
-The same questions are asked of a picture and of a scene told in words (see `asking`).  The wanted answer
-is drawn first and a scene made to fit it, so that yes and no, and the numbers, are equally frequent.
+The same questions are asked of a picture and of a scene told in words (see `question_words`).  The wanted
+answer is drawn first and a scene made to fit it, so that yes and no, and the numbers, are equally frequent.
 """
 
 from collections.abc import Callable

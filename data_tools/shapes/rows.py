@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.shapes import asking, captions, edits, questions
+from data_tools.shapes import captions, edits, question_words, questions
 from data_tools.shapes.conversations import KINDS as CHAT_KINDS
 from data_tools.shapes.conversations import converse
-from data_tools.shapes.further import ask_further
+from data_tools.shapes.further_questions import ask_further
 from data_tools.shapes.language import formal
 from data_tools.shapes.reasons import placed, reason, with_reason
 from data_tools.shapes.render import CANVAS, render
@@ -108,9 +108,9 @@ def _asked(rng: Random, world: World, kind: str, in_words: bool) -> Step:
     while True:
         scene, question = questions.make_question(rng, world, kind)
         if not in_words:
-            return Step(asking.ask(rng, question), scene, question=question, given=scene)
+            return Step(question_words.ask(rng, question), scene, question=question, given=scene)
         if len(scene.objects) < MOST or kind == "count" or rng.random() < 0.3:  # keep what is told short
-            text = f"{asking.tell(rng, scene, question)} {asking.ask(rng, question)}"
+            text = f"{question_words.tell(rng, scene, question)} {question_words.ask(rng, question)}"
             return Step(text, scene, question=question, told=True, placed=placed(scene, text))
 
 
@@ -132,7 +132,7 @@ def _plain(rng: Random, world: World, streamed: bool, reasons: bool) -> str:
     kinds = questions.WEIGHTS if streamed else dict.fromkeys(("colour", "count", "existence"), 1.0)
     kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0]
     scene, question = questions.make_question(rng, world, kind)
-    told = asking.tell(rng, scene, question)
+    told = question_words.tell(rng, scene, question)
     first = Step(told, scene, question=question, told=True)
     asked = [
         first.question,
@@ -142,7 +142,8 @@ def _plain(rng: Random, world: World, streamed: bool, reasons: bool) -> str:
     facts = []
     for question in asked:
         why = reason(question, scene, known) if reasons else None
-        facts.append(f"{asking.ask(rng, question)} {with_reason(why, questions.answer(question, scene))}")
+        found = with_reason(why, questions.answer(question, scene))
+        facts.append(f"{question_words.ask(rng, question)} {found}")
     return " ".join([told, ". ".join(facts) + ("." if streamed else "")])
 
 

@@ -9,7 +9,7 @@ from tests.models import tiny, tiny_model
 from unimodal.adapters.section import Settings
 from unimodal.adapters.shelf import named
 from unimodal.errors import UserError
-from unimodal.model.config import DropTable, Sampling
+from unimodal.model.config import DropTable, Sampling, Writing
 
 
 @pytest.fixture
@@ -59,13 +59,17 @@ def test_an_adapter_knows_its_model(tmp_path, base):
 
 def test_its_settings_come_and_go_with_it(tmp_path, base):
     settings = Settings.of(tiny_model().config).model_copy(
-        update={"sampling": Sampling(steps=2), "drop": DropTable(text=0.5, image=0, both=0)}
+        update={
+            "sampling": Sampling(steps=2),
+            "writing": Writing(plan=7),
+            "drop": DropTable(text=0.5, image=0, both=0),
+        }
     )
     folder = adapter_folder(tmp_path / "it", base, settings=settings)
     loaded = unimodal.load(base, "cpu", adapter=folder)
     own = tiny_model().config
     assert (loaded.config.sampling.steps, loaded.model.path.sampling.steps) == (2, 2)
-    assert loaded.config.drop.text == 0.5
+    assert (loaded.config.drop.text, loaded.writing.plan) == (0.5, 7)
     loaded.set_adapter(None)
     assert loaded.config == own
     assert loaded.model.path.sampling == own.sampling

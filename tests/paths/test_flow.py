@@ -53,7 +53,7 @@ def test_a_solver_ends_at_the_picture_that_is_said():
         return embeds, {}
 
     for steps in (1, 3, 40):
-        drawn = path.sample(look, None, (2, 2), [torch.Generator()], steps, Guidance())
+        drawn = path.sample(look, None, (2, 2), [torch.Generator()], Guidance(), steps)
         torch.testing.assert_close(drawn, torch.full_like(drawn, 0.7))
 
 

@@ -70,7 +70,7 @@ class Watcher:
     @torch.inference_mode()
     def sample(self, grid, rows=1, steps=None, guidance=PLAIN):
         generators = [torch.Generator().manual_seed(row) for row in range(rows)]
-        return self.path.sample(self, None, grid, generators, steps, guidance)
+        return self.path.sample(self, None, grid, generators, guidance, steps)
 
 
 # ---- how many, and which -------------------------------------------------------------------------

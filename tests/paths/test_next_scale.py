@@ -19,6 +19,7 @@ from tests.paths.toy import (
     train,
 )
 from unimodal.data.document import drop
+from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
 from unimodal.paths.next_scale import NextScalePath
@@ -83,7 +84,9 @@ def test_a_look_a_scale():
         return torch.randn(embeds.shape), {}
 
     generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
-    codes = model.path.sample(look, model.codec, (4, 4), generators, on_step=lambda *s: told.append(s))
+    codes = model.path.sample(
+        look, model.codec, (4, 4), generators, Guidance(), on_step=lambda *s: told.append(s)
+    )
     assert seen == [(0, 1), (1, 5), (5, 14), (14, 30)]
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert codes.shape == (2, 30) and codes.min() >= 0 and codes.max() < 3
@@ -158,5 +161,5 @@ def test_steps_that_were_asked_for_are_not_passed_over_in_silence(caplog):
     def look(embeds, guided=True, at=None):
         return torch.randn(embeds.shape), {}
 
-    model.path.sample(look, model.codec, CELLS, [torch.Generator()], steps=78)
+    model.path.sample(look, model.codec, CELLS, [torch.Generator()], Guidance(), steps=78)
     assert "steps = 78" in caplog.text

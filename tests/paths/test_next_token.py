@@ -21,6 +21,7 @@ from tests.paths.toy import (
     train,
 )
 from unimodal.data.document import drop
+from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
 from unimodal.paths.next_token import NextTokenPath
@@ -69,7 +70,7 @@ def test_a_look_a_code_each_position_once_and_none_for_row_ends():
         return torch.randn(2, at.stop - at.start, embeds.shape[-1]), {}
 
     generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
-    codes = path.sample(look, None, (3, 2), generators, on_step=lambda *step: told.append(step))
+    codes = path.sample(look, None, (3, 2), generators, Guidance(), on_step=lambda *step: told.append(step))
     assert codes.shape == (2, 6) and codes.min() >= 0 and codes.max() < CODES
     assert told == [(n, 6) for n in range(1, 7)]
     assert seen[0].start == 0 and seen[-1].stop == 8  # the last row end is never looked at
@@ -169,5 +170,5 @@ def test_steps_that_were_asked_for_are_not_passed_over_in_silence(caplog):
     def look(embeds, guided=True, at=None):
         return torch.randn(1, at.stop - at.start, embeds.shape[-1]), {}
 
-    path.sample(look, None, (1, 1), [torch.Generator()], steps=77)
+    path.sample(look, None, (1, 1), [torch.Generator()], Guidance(), steps=77)
     assert "steps = 77" in caplog.text

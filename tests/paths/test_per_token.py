@@ -125,7 +125,7 @@ class Watcher:
 
     @torch.inference_mode()
     def sample(self, grid, rows=1, guidance=PLAIN):
-        return self.path.sample(self, None, grid, generators(rows), 3, guidance)[..., 0]
+        return self.path.sample(self, None, grid, generators(rows), guidance, 3)[..., 0]
 
 
 def test_a_set_a_forward_and_what_was_drawn_is_shown():
@@ -173,7 +173,7 @@ def test_temperature_scales_the_spread():
         def look(embeds, guided=True, at=None):
             return embeds, {}
 
-        found[temperature] = path.sample(look, None, (20, 20), generators(4), 64, Guidance())
+        found[temperature] = path.sample(look, None, (20, 20), generators(4), PLAIN, 64)
     torch.testing.assert_close(found[0.5], 0.5 * found[1.0])
     assert found[1.0].mean().item() == pytest.approx(0, abs=0.06)
     assert found[1.0].std().item() == pytest.approx(1, abs=0.06)

@@ -1,5 +1,6 @@
 """Training a codec: its pictures, its losses, and the one loop around them."""
 
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -7,22 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.images.networks import DC, KL, TINY, pictures, saved
+from tests.images.networks import DC, pictures, saved
+from tests.training.codecs import NETWORKS, built, codec_recipe, total
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches, load_codec
 from unimodal.images.signal import to_signal
-from unimodal.training import precision
 from unimodal.training.codec import CodecTrainee, cut
-from unimodal.training.config import parse_recipe
 from unimodal.training.loop import train
-
-NETWORKS = {"AutoencoderDC": DC, "AutoencoderKL": KL, "AutoencoderTiny": TINY}
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    torch.set_num_threads(1)
-    monkeypatch.setattr(precision, "gemm_rate", lambda device, dtype: 1e9)
 
 
 @pytest.fixture
@@ -39,32 +31,11 @@ def rows(tmp_path):
     return path
 
 
-def recipe(rows, out, class_name="AutoencoderDC", steps=2, **model):
-    if "init_from" not in model:
-        model = {"class_name": class_name, "config": NETWORKS[class_name]} | model
-    section = {"kind": "codec", "image_size": 16, "batch_size": 4, "measured": 16, "clutter": 0.3} | model
-    return parse_recipe(
-        {
-            "model": section,
-            "data": {"sources": [{"path": str(rows)}], "workers": 0},
-            "train": {"steps": steps, "precision": "fp32", "ema_decay": None, "learning_rate": 0.003},
-            "output": {"dir": str(out)},
-        },
-        "test",
-    )
+recipe = partial(codec_recipe, batch_size=4, measured=16, clutter=0.3)
 
 
 def build(rows, tmp_path, **model) -> CodecTrainee:
-    torch.manual_seed(0)
-    settings = recipe(rows, tmp_path / "out", **model)
-    return settings.model.build(settings)
-
-
-def total(trainee: CodecTrainee, batch, seed: int = 0) -> torch.Tensor:
-    losses = trainee.losses(batch, torch.Generator().manual_seed(seed))
-    counts = trainee.count(batch)
-    assert losses.sums.keys() == counts.keys() == losses.weights.keys()
-    return sum(losses.weights[name] * value / counts[name] for name, value in losses.sums.items())
+    return built(recipe(rows, tmp_path / "out", **model))
 
 
 @pytest.mark.parametrize("class_name", NETWORKS)
@@ -130,7 +101,7 @@ def test_signal_and_back():
 
 @pytest.mark.parametrize("class_name", NETWORKS)
 def test_the_loop_trains_a_codec_folder(class_name, rows, tmp_path):
-    folder = train(recipe(rows, tmp_path / "out", class_name))
+    folder = train(recipe(rows, tmp_path / "out", class_name=class_name))
     codec = load_codec(folder)
     assert (codec.std != 1).all()
     assert (folder / "recipe.yaml").is_file()

@@ -1,6 +1,7 @@
 """Training codecs with codes: every quantizer overfits, the game resumes exactly, and wrong recipes."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,15 +9,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.images.networks import DC, pictures, saved
+from tests.images.networks import pictures, saved
 from tests.images.test_quantizers import KINDS
+from tests.training.codecs import built, codec_recipe, total
 from unimodal.errors import UserError
 from unimodal.images.codec import load_codec
 from unimodal.images.discrete import DiscreteCodec
 from unimodal.images.losses import absolute_error
 from unimodal.images.signal import to_signal
 from unimodal.training.codec_trainee import CodecTrainee
-from unimodal.training.config import parse_recipe
 from unimodal.training.loop import train
 
 STEPS = 160
@@ -38,35 +39,11 @@ def rows(tmp_path):
     return path
 
 
-def recipe(rows, out, steps=2, quantizer=None, train_section=(), **model):
-    if "init_from" not in model:
-        model = {"config": DC} | model
-    if quantizer is not None:
-        model["quantizer"] = quantizer
-    section = {"kind": "codec", "image_size": 16, "batch_size": 8, "measured": 8, "clutter": 0.0}
-    settings = {"steps": steps, "precision": "fp32", "ema_decay": None, "learning_rate": 0.003}
-    return parse_recipe(
-        {
-            "model": section | model,
-            "data": {"sources": [{"path": str(rows)}], "workers": 0},
-            "train": settings | dict(train_section),
-            "output": {"dir": str(out)},
-        },
-        "test",
-    )
+recipe = partial(codec_recipe, batch_size=8, measured=8, clutter=0.0)
 
 
 def build(rows, tmp_path, **model) -> CodecTrainee:
-    torch.manual_seed(0)
-    settings = recipe(rows, tmp_path / "out", **model)
-    return settings.model.build(settings)
-
-
-def total(trainee: CodecTrainee, batch, seed: int = 0) -> torch.Tensor:
-    losses = trainee.losses(batch, torch.Generator().manual_seed(seed))
-    counts = trainee.count(batch)
-    assert losses.sums.keys() == counts.keys() == losses.weights.keys()
-    return sum(losses.weights[name] * value / counts[name] for name, value in losses.sums.items())
+    return built(recipe(rows, tmp_path / "out", **model))
 
 
 @pytest.mark.parametrize("name", KINDS)

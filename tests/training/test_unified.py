@@ -14,6 +14,7 @@ from unimodal.data.document import Text
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
 from unimodal.images.discrete import DiscreteCodec
+from unimodal.model.config import Writing
 from unimodal.model.masked_text import hide
 from unimodal.training.config import load_recipe
 from unimodal.training.loop import train
@@ -113,6 +114,9 @@ def test_init_from_starts_at_the_saved_weights_and_keeps_its_shape(recipe, tmp_p
     assert all(
         torch.equal(a, b) for a, b in zip(trainee.module.state_dict().values(), loaded.state_dict().values())
     )
+    planning = recipe(f"model.init_from={saved}", "model.codec=null", "model.writing.plan=7")
+    config = planning.model.build(planning).module.config
+    assert config == loaded.config.model_copy(update={"writing": Writing(plan=7)})
     wrong = recipe(f"model.init_from={saved}", "model.hidden_size=64")
     with pytest.raises(UserError, match=r"model\.hidden_size = 64, but .* 32"):
         wrong.model.build(wrong)

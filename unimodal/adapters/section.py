@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from unimodal.model.config import DropTable, ModelConfig, Sampling, Strict, Times
+from unimodal.model.config import DropTable, ModelConfig, Sampling, Strict, Times, Writing
 from unimodal.model.unified import UnifiedModel
 
 Target = Literal["text", "image", "both"]
@@ -36,6 +36,7 @@ class Settings(Strict):
 
     times: Times
     sampling: Sampling
+    writing: Writing = Writing()
     drop: DropTable
     image_size: int
 

@@ -6,22 +6,20 @@ read, so what later text sees is exactly what training would have laid out.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from unimodal.data.document import Document, Image, Text, Turn
-from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.solvers import OnStep
-from unimodal.errors import UserError
 from unimodal.generation.context import read_documents, read_images, read_size, read_text, read_tokens
 from unimodal.generation.draw import draw
 from unimodal.generation.masked_text import say_block
+from unimodal.generation.settings import Settings
 from unimodal.model.unified import UnifiedModel
-from unimodal.paths.choose import Choice, choose
+from unimodal.paths.choose import choose
 from unimodal.sequence.layout import Grid
 from unimodal.sequence.tokenizer import StreamDecoder, Tokenizer
 
@@ -41,41 +39,6 @@ class Drawn:
 
 
 Event = Piece | Drawn
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to reply.
-
-    draws, writes  what the model may do; a reply that may only draw ends with its first picture
-    plan           text tokens that a reply which may only draw may say before its picture; 0: it starts with
-                   `<|image_start|>`
-    max_tokens     text tokens any other reply may have; max_images pictures
-    grid           size of a drawn picture in positions; None takes the last picture's size, or the
-                   model's own
-    """
-
-    max_tokens: int = 256
-    max_images: int = 4
-    temperature: float = 0.0
-    top_p: float = 1.0
-    steps: int | None = None
-    guidance: Guidance = field(default_factory=Guidance)
-    grid: Grid | None = None
-    draws: bool = True
-    writes: bool = True
-    plan: int = 0
-
-    @property
-    def choice(self) -> Choice:
-        """How a token is chosen.  Raises UserError for a temperature below 0 or top_p outside (0, 1]."""
-        try:
-            return Choice(temperature=self.temperature, top_p=self.top_p)
-        except ValidationError as error:
-            raise UserError(
-                f"temperature must be 0 or more, and top_p above 0 and at most 1; found {self.temperature} "
-                f"and {self.top_p}"
-            ) from error
 
 
 class Converser:

@@ -71,7 +71,7 @@ def draw(
         full, *nulls = hidden.chunk(copies)
         return full, dict(zip(branches, nulls))
 
-    finished = model.path.sample(look, model.codec, grid, generators, steps, guidance, on_step)
+    finished = model.path.sample(look, model.codec, grid, generators, guidance, steps, on_step)
     everything.cache.length = committed  # of the context alone: what was kept for this image goes
     return list(to_pixels(model.path.decode(model.codec, finished, grid)))
 

@@ -4,8 +4,8 @@ import torch
 from PIL import Image as PILImage
 
 from unimodal.data.document import Document, Image, Text, Turn
-from unimodal.diffusion.guidance import Guidance
-from unimodal.generation.converse import Converser, Drawn, Settings
+from unimodal.generation.converse import Converser, Drawn
+from unimodal.generation.settings import drawing, guidance_of
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.tokenizer import Tokenizer
 
@@ -34,10 +34,8 @@ def draw_documents(
     """The first drawn picture of each document, as the model draws it now, with its prompt as caption."""
     mode = model.training
     model.eval()
-    sampling, plan = model.config.sampling, model.config.writing.plan
-    asked = [until_drawn(document, plan > 0) for document in documents]
-    guidance = Guidance(sampling.guidance, sampling.image_guidance)
-    settings = Settings(writes=False, plan=plan, guidance=guidance)
+    settings = drawing(model.config.writing, guidance_of(model.config.sampling), steps=None)
+    asked = [until_drawn(document, settings.plan > 0) for document in documents]
     drawn = [None] * len(asked)
     seeds = [seed + row for row in range(len(asked))]
     for row, event in Converser(model, tokenizer, asked, settings).run(seeds):

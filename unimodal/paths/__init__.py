@@ -1,6 +1,6 @@
 """Paths: the ways an image is made.  One file a path, one line in `PATHS`."""
 
-from importlib import import_module
+from pkgutil import resolve_name
 
 PATHS = {
     "flow": "unimodal.paths.flow:FlowPath",
@@ -13,5 +13,4 @@ PATHS = {
 
 def load_path(name: str) -> type:
     """The class of a path.  Imported when it is needed, so that a configuration can name it without torch."""
-    module, cls = PATHS[name].split(":")
-    return getattr(import_module(module), cls)
+    return resolve_name(PATHS[name])

@@ -45,9 +45,13 @@ def choose(logits: Tensor, generators: list[torch.Generator], choice: Choice) ->
     if choice.temperature == 0:
         return logits.argmax(-1)
     kept = likeliest(logits / choice.temperature, choice.top_k, choice.top_p)
-    shape = kept.shape[1:]
-    race = torch.stack([torch.empty(shape).exponential_(generator=generator) for generator in generators])
-    return (kept - race.log().to(kept)).argmax(-1)
+    return (kept + row_gumbel(generators, kept.shape[1:]).to(kept)).argmax(-1)
+
+
+def row_gumbel(generators: list[torch.Generator], shape: tuple[int, ...]) -> Tensor:
+    """Gumbel noise (B, *shape), every row from its own CPU generator."""
+    race = [torch.empty(shape).exponential_(generator=generator) for generator in generators]
+    return -torch.stack(race).log()
 
 
 def likeliest(logits: Tensor, top_k: int | None = None, top_p: float = 1.0) -> Tensor:

@@ -1,13 +1,16 @@
-"""What paths that say codes ask of a codec, and where its codes stand in the picture.
+"""What paths that say codes ask of a codec, and where in the picture its codes stand.
 
 A codec's maps may be coarser than the picture (see images/discrete.py); a code's place is that of the
 first cell, in the finest grid, that it stands for.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from unimodal.errors import UserError
 from unimodal.images.codec import Codec
+from unimodal.images.quantizer import maps_of
 from unimodal.model.config import ModelConfig
 from unimodal.sequence.layout import Grid
 
@@ -36,3 +39,13 @@ def places(size: Grid, grid: Grid, extra: int = 0) -> np.ndarray:
     beyond = np.maximum(column - columns, 0)
     column = np.minimum(column, columns) * grid[1] // columns + beyond
     return np.stack([row * grid[0] // rows, column], axis=-1)
+
+
+@lru_cache(256)
+def layout_of(shares: tuple[float, ...], grid: Grid, extra: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The maps of a picture of `grid` cells one after another: map (P,) and place (P, 2) of every position.
+
+    shares  of the picture's sides that each map has;  extra  see `places`
+    """
+    where = [places(size, grid, extra) for size in maps_of(shares, grid)]
+    return np.repeat(np.arange(len(where)), [len(one) for one in where]), np.concatenate(where)

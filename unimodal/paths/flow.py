@@ -121,12 +121,11 @@ class FlowPath(nn.Module):
         codec: Codec,
         grid: Grid,
         generators: list[torch.Generator],
+        guidance: Guidance,
         steps: int | None = None,
-        guidance: Guidance | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Solve from noise to latents (B, P, C); branches are combined in velocity."""
-        guidance = guidance or Guidance(self.sampling.guidance, self.sampling.image_guidance)
         batch, positions = len(generators), grid[0] * grid[1]
         noise = row_noise(generators, (positions, self.channels), self.head.weight.device)
         owner = repeat(torch.arange(batch, device=noise.device), "b -> (b p)", p=positions)
@@ -150,4 +149,4 @@ class FlowPath(nn.Module):
     def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:
         """Latents to pixels."""
         cells = (grid[0] * self.patch_size, grid[1] * self.patch_size)
-        return codec.restore(from_tokens(finished, cells, self.patch_size)).clamp(-1, 1)
+        return codec.decode_latents(from_tokens(finished, cells, self.patch_size))

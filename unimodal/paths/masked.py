@@ -20,8 +20,8 @@ from unimodal.diffusion.solvers import OnStep
 from unimodal.images.codec import Codec
 from unimodal.images.quantizer import maps_of
 from unimodal.model.config import ModelConfig
-from unimodal.paths.choose import Choice, choose, guided, ramped
-from unimodal.paths.codes import places, require_codes
+from unimodal.paths.choose import Choice, choose, guided, ramped, row_gumbel
+from unimodal.paths.codes import layout_of, require_codes
 from unimodal.paths.path import Corrupted, Look, flatten
 from unimodal.paths.sets import MEAN_SHARE, SCHEDULES, counts, halton_order, random_orders, random_set
 from unimodal.sequence.layout import Grid, TargetLayout
@@ -97,8 +97,7 @@ class MaskedPath(nn.Module):
 
     def target_layout(self, grid: Grid) -> TargetLayout:
         """One hidden step for all codes; those of a coarser map stand where their cells begin."""
-        maps = maps_of(self.shares, grid)
-        where = np.concatenate([places(size, grid) for size in maps])
+        _, where = layout_of(self.shares, grid)
         steps = np.zeros(len(where), dtype=np.int64)
         return TargetLayout(steps, hidden=True, places=where, copies=self.copies)
 
@@ -148,8 +147,7 @@ class MaskedPath(nn.Module):
 
     def _maps(self, grid: Grid) -> Tensor:
         """(P,) the number of the map that each code is of."""
-        sizes = torch.tensor([rows * columns for rows, columns in maps_of(self.shares, grid)])
-        return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        return torch.from_numpy(layout_of(self.shares, grid)[0])
 
     def _book(self, maps: Tensor) -> Tensor:
         """The codebook of each map."""
@@ -168,15 +166,14 @@ class MaskedPath(nn.Module):
         codec: Codec,
         grid: Grid,
         generators: list[torch.Generator],
+        guidance: Guidance,
         steps: int | None = None,
-        guidance: Guidance | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Codes (B, P), a set a forward; `steps` is the number of forwards.
 
         Guidance is of logits, and its interval is of the share that is hidden.
         """
-        guidance = guidance or Guidance(self.sampling.guidance, self.sampling.image_guidance)
         forwards = steps or min(self.sampling.steps, self.options.forwards)
         device = self.mask.device
         maps = self._maps(grid).to(device)
@@ -218,8 +215,7 @@ class MaskedPath(nn.Module):
         noise = left * self.options.choice_temperature
         if not noise:
             return sure
-        race = torch.stack([torch.empty(sure.shape[1:]).exponential_(generator=g) for g in generators])
-        return sure - noise * race.log().to(sure)
+        return sure + noise * row_gumbel(generators, sure.shape[1:]).to(sure)
 
     def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:
         """Codes to pixels."""

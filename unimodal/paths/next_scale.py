@@ -9,7 +9,6 @@ N codes of a picture, its maps one after another; C latent channels.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -21,10 +20,9 @@ from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.solvers import OnStep
 from unimodal.errors import UserError
 from unimodal.images.codec import Codec
-from unimodal.images.quantizer import maps_of
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, ramped, say_steps_are_fixed
-from unimodal.paths.codes import places, require_codes
+from unimodal.paths.codes import layout_of, require_codes
 from unimodal.paths.path import Corrupted, Look, flatten
 from unimodal.sequence.layout import Grid, TargetLayout
 
@@ -36,13 +34,6 @@ class Scales(Corrupted):
     """inputs (N, C) what coarser scales add up to, target (N,) codes, `scales` (N,) the scale of each."""
 
     scales: Tensor
-
-
-@lru_cache(256)
-def layout_of(shares: tuple[float, ...], grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Scale (N,) and place (N, 2) of every code of a picture of `grid` cells."""
-    where = [places(size, grid) for size in maps_of(shares, grid)]
-    return np.repeat(np.arange(len(where)), [len(one) for one in where]), np.concatenate(where)
 
 
 class NextScalePath(nn.Module):
@@ -63,7 +54,6 @@ class NextScalePath(nn.Module):
                 "quantizer multi_scale (recipes/codec/multi_scale.yaml); next_token and masked take others."
             )
         self.options = self.Options.model_validate(config.path_options)
-        self.sampling = config.sampling
         self.shares, self.channels = codec.shares, codec.channels
         width = config.hidden_size
         self.latent_in = nn.Linear(self.channels, width)
@@ -119,12 +109,11 @@ class NextScalePath(nn.Module):
         codec: Codec,
         grid: Grid,
         generators: list[torch.Generator],
+        guidance: Guidance,
         steps: int | None = None,
-        guidance: Guidance | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Codes (B, N), one look a scale."""
-        guidance = guidance or Guidance(self.sampling.guidance, self.sampling.image_guidance)
         if steps is not None:
             say_steps_are_fixed("next_scale", "a look a scale", steps)
         scales = torch.from_numpy(layout_of(self.shares, grid)[0]).to(self.head.weight.device)

@@ -10,7 +10,7 @@ N codes of a picture, P = N + rows of all maps symbols.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -22,10 +22,9 @@ from torch.nn.functional import cross_entropy
 from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.solvers import OnStep
 from unimodal.images.codec import Codec
-from unimodal.images.quantizer import maps_of
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, say_steps_are_fixed
-from unimodal.paths.codes import places, require_codes
+from unimodal.paths.codes import layout_of, require_codes
 from unimodal.paths.path import Corrupted, Look, flatten
 from unimodal.sequence.layout import Grid, TargetLayout
 
@@ -37,25 +36,6 @@ class Sentences(Corrupted):
     """inputs and target are symbols (P,); `maps` (P,) is the map that each position says a symbol of."""
 
     maps: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """Of the P symbols of a picture: their map, whether they end a row, and their row and column (P, 2)."""
-
-    maps: np.ndarray
-    ends: np.ndarray
-    places: np.ndarray
-
-
-@lru_cache(256)
-def order_of(shares: tuple[float, ...], grid: Grid) -> Order:
-    """The maps of a picture of `grid` cells one after another, each row by row with its row ends."""
-    sizes = maps_of(shares, grid)
-    where = [places(size, grid, extra=1) for size in sizes]
-    maps = np.repeat(np.arange(len(sizes)), [len(one) for one in where])
-    joined = np.concatenate(where)
-    return Order(maps, joined[:, 1] == grid[1], joined)
 
 
 class NextTokenPath(nn.Module):
@@ -84,7 +64,6 @@ class NextTokenPath(nn.Module):
         super().__init__()
         require_codes(config, codec)
         self.options = self.Options.model_validate(config.path_options)
-        self.sampling = config.sampling
         self.shares, self.vocabulary, self.shared = codec.shares, codec.vocabulary, codec.shared
         self.channels = codec.channels
         self.end = self.vocabulary * (1 if self.shared else len(self.shares))
@@ -101,7 +80,7 @@ class NextTokenPath(nn.Module):
 
     def target_layout(self, grid: Grid) -> TargetLayout:
         """A step a symbol; the end of a row stands one column beyond it."""
-        where = order_of(self.shares, grid).places
+        _, where = layout_of(self.shares, grid, extra=1)
         said = f"{grid[0]}x{grid[1]}" if self.options.size_as_text else ""
         return TargetLayout(np.arange(len(where)), hidden=True, places=where, said=said)
 
@@ -128,9 +107,9 @@ class NextTokenPath(nn.Module):
 
     def _order(self, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
         """The map (P,) of every symbol, and where the codes are among them: (N,)."""
-        order = order_of(self.shares, grid)
-        code_at = np.flatnonzero(~order.ends)
-        return torch.from_numpy(order.maps).to(device), torch.from_numpy(code_at).to(device)
+        maps, where = layout_of(self.shares, grid, extra=1)
+        code_at = np.flatnonzero(where[:, 1] < grid[1])  # beyond the last column are the ends of rows
+        return torch.from_numpy(maps).to(device), torch.from_numpy(code_at).to(device)
 
     def _first(self, maps: Tensor) -> Tensor:
         """The symbol of code 0 in each of these maps."""
@@ -157,8 +136,8 @@ class NextTokenPath(nn.Module):
         codec: Codec,
         grid: Grid,
         generators: list[torch.Generator],
+        guidance: Guidance,
         steps: int | None = None,
-        guidance: Guidance | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Codes (B, N), one look each.
@@ -167,7 +146,6 @@ class NextTokenPath(nn.Module):
         is known before it is reached and is looked at together with the next code.  Without the size as text
         the model itself learns of it with the first row's end.
         """
-        guidance = guidance or Guidance(self.sampling.guidance, self.sampling.image_guidance)
         if steps is not None:
             say_steps_are_fixed("next_token", "a look a code", steps)
         maps, code_at = self._order(grid, self.head.weight.device)

@@ -98,8 +98,8 @@ class Path(Protocol):
         codec: Codec,
         grid: Grid,
         generators: list[torch.Generator],
+        guidance: Guidance,
         steps: int | None = None,
-        guidance: Guidance | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Answer 5: B finished images, in the path's own form; row b takes its chance from generator b."""

@@ -184,15 +184,14 @@ class PerTokenPath(nn.Module):
         codec: Codec,
         grid: Grid,
         generators: list[torch.Generator],
+        guidance: Guidance,
         steps: int | None = None,
-        guidance: Guidance | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Latents (B, P, C), a set of positions a forward; `steps` are those of the small diffusion.
 
         Guidance is of velocity, and its interval is of the share that is not known.
         """
-        guidance = guidance or Guidance(self.sampling.guidance, self.sampling.image_guidance)
         batch, positions, device = len(generators), grid[0] * grid[1], self.unknown.device
         latents = torch.zeros(batch, positions, self.channels, device=device)
         known = torch.zeros(batch, positions, dtype=torch.bool, device=device)

@@ -107,7 +107,8 @@ class Tokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`, as `transformers.AutoTokenizer` reads them."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(folder / "tokenizer.json"))
+        text = self.backend.to_str(pretty=True)  # its own `save` raises no OSError where the disk is full
+        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
         named = ("im_end", "pad", BOS)  # under keys of their own
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,26 +59,25 @@ def _sync(path: Path) -> None:
 def whole_folder(target: Path) -> Iterator[Path]:
     """Give an empty folder to write into, which becomes `target` only if everything went well.
 
-    An older `target` is replaced.  After an error nothing of the new one is left.
+    An older `target` is replaced.  After an error it is there as it was, and nothing of the new one is left.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f"{PARTIAL}{target.name}"
+    partial, old = (target.parent / f"{PARTIAL}{which}{target.name}" for which in ("", "old-"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
         _to_disk(partial)
         if target.exists():
-            old = target.parent / f"{PARTIAL}old-{target.name}"
             shutil.rmtree(old, ignore_errors=True)
             target.rename(old)
-            partial.rename(target)
-            shutil.rmtree(old)
-        else:
-            partial.rename(target)
+        partial.rename(target)
     except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    shutil.rmtree(old, ignore_errors=True)
     _sync(target.parent)
 
 
@@ -119,8 +118,15 @@ def save_checkpoint(
         others = [path for path in complete_checkpoints(output) if path != target]
         for old in others[: -keep + 1 or None]:
             if spare is None or old != checkpoint_path(output, spare):
-                shutil.rmtree(old)
+                _discard(old)
     return target
+
+
+def _discard(folder: Path) -> None:
+    """Delete a checkpoint.  It loses its name first, so that half of it is never taken for one."""
+    with suppress(OSError):
+        folder = folder.rename(folder.with_name(f"{PARTIAL}{folder.name}"))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_checkpoint(resume: str | None, output: Path) -> Path | None:

@@ -5,8 +5,8 @@ are merged into it by OmegaConf and the result is checked by pydantic.  Names ar
 TrainingArguments where one exists.  Which fields `model` has depends on its `kind`.
 """
 
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Generic, Literal, TypeVar
 
 from omegaconf import OmegaConf
@@ -155,8 +155,7 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 def _section_of(kind: Any, where: str) -> type[BaseModel]:
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{where}: model.kind is {kind!r}; expected one of {', '.join(sorted(KINDS))}.")
-    module, name = KINDS[kind].split(":")
-    return getattr(import_module(module), name)
+    return resolve_name(KINDS[kind])
 
 
 def parse_recipe(raw: dict[str, Any], where: str, overrides: list[str] | None = None) -> Recipe:

@@ -207,7 +207,8 @@ class Run:
                 with whole_folder(target) as folder:
                     self.save_model(folder)
             except (OSError, SafetensorError) as error:
-                here = checkpoint_path(self.recipe.output.dir, self.step) / "model"
+                step = self.best.step if self.recipe.train.load_best_model_at_end else self.step
+                here = checkpoint_path(self.recipe.output.dir, step) / "model"
                 raise UserError(
                     f"{target} could not be written ({error}); the same model is {here}."
                 ) from error

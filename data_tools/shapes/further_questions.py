@@ -3,7 +3,7 @@
 from itertools import permutations
 from random import Random
 
-from data_tools.shapes import asking, open_questions, questions
+from data_tools.shapes import open_questions, question_words, questions
 from data_tools.shapes.language import IT, OPPOSITE, RELATIONS, Group, refer, related
 from data_tools.shapes.question import Question
 from data_tools.shapes.reasons import placed
@@ -92,5 +92,5 @@ def ask_further(rng: Random, world: World, scene: Scene, told: str | None, close
     while True:
         question = question_about(rng, world, scene, without, kinds)
         if question:
-            words = asking.ask(rng, question)
+            words = question_words.ask(rng, question)
             return Step(words, scene, question=question, told=told is not None, placed=known)

@@ -1,0 +1,237 @@
+"""A disk that fills while something is saved: what has a name afterwards is whole, or is as it was before.
+
+Files are refused by the system itself beyond so many bytes, whichever library writes them and however much of
+them is on the disk by then.  What writes no bytes, bringing files to the disk and renaming folders, is made
+to fail call by call.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from tests.documents import tokenizer
+from tests.models import tiny_model
+from tests.training.test_resume import NOISY, assert_bit_for_bit
+from tests.training.toy import ToyTrainee, toy_recipe
+from unimodal.errors import UserError
+from unimodal.model.folder import load_model, save_model
+from unimodal.training.checkpoint import (
+    complete_checkpoints,
+    find_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    whole_folder,
+)
+from unimodal.training.loop import train
+
+resource = pytest.importorskip("resource")
+
+FULL = (OSError, SafetensorError)  # what writers raise
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """No file can be written beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def fail_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number-th of all calls that bring a file to the disk or rename one finds no space."""
+    calls = count(1)
+
+    def limited(plain: Callable) -> Callable:
+        def call(*args: object) -> None:
+            if next(calls) == number:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return plain(*args)
+
+        return call
+
+    for name in ("fsync", "rename"):
+        monkeypatch.setattr(os, name, limited(getattr(os, name)))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def sizes(folder: Path) -> list[int]:
+    """The sizes of all files: with one byte less each of them is the one that cannot be finished."""
+    return sorted({file.stat().st_size for file in folder.rglob("*") if file.is_file()})
+
+
+def write_model(folder: Path, seed: int) -> None:
+    save_model(folder, tiny_model(seed), tokenizer())
+
+
+def seed_of(folder: Path) -> int:
+    """Which of the tests' models a folder holds, to the last number."""
+    found = load_model(folder)[0].state_dict()
+    for seed in (1, 2, 5, 10):
+        wanted = tiny_model(seed).state_dict()
+        if found.keys() == wanted.keys() and all(torch.equal(found[n], w) for n, w in wanted.items()):
+            return seed
+    raise AssertionError(f"{folder} holds none of them")
+
+
+# ---- checkpoints ----------------------------------------------------------------------------------
+
+
+def save(output: Path, step: int) -> Path:
+    """A checkpoint whose model has the step for a seed; only the newest is kept."""
+    tensors = {"weights": {"w": torch.full((5000,), float(step))}, "optimizer": {"m": torch.ones(70)}}
+    state = {"data": [None]}
+    return save_checkpoint(output, step, lambda folder: write_model(folder, step), tensors, state, keep=1)
+
+
+def assert_checkpoint(path: Path) -> None:
+    state, tensors = read_checkpoint(path)
+    assert path.name == f"step-{state['step']:06d}"
+    assert tensors.keys() == {"weights", "optimizer"}
+    assert torch.equal(tensors["weights"]["w"], torch.full((5000,), float(state["step"])))
+    assert seed_of(path / "model") == state["step"]
+
+
+def test_a_file_of_a_checkpoint_that_cannot_be_finished(tmp_path: Path) -> None:
+    older = save(tmp_path, 5)
+    for size in sizes(older):
+        with pytest.raises(UserError, match=r"step-000010 could not.*step-000005"), files_end_at(size - 1):
+            save(tmp_path, 10)
+        assert names(tmp_path / "checkpoints") == ["step-000005"]
+        assert find_checkpoint("auto", tmp_path) == older
+        assert_checkpoint(older)
+    save(tmp_path, 10)  # there is room again
+    assert names(tmp_path / "checkpoints") == ["step-000010"]
+
+
+@pytest.mark.parametrize("step", [5, 10])
+def test_a_checkpoint_that_cannot_be_brought_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Beside an older one, or in the place of one of the same step."""
+    for number in count(1):
+        output = tmp_path / str(number)
+        save(output, 5)
+        with monkeypatch.context() as patch:
+            fail_at(number, patch)
+            try:
+                save(output, step)
+            except UserError:
+                pass  # a sentence, not a traceback; what it says is tested below
+            else:
+                break
+        found = complete_checkpoints(output)
+        assert [path.name for path in found] == names(output / "checkpoints")
+        assert found[0].name == "step-000005"
+        for path in found:
+            assert_checkpoint(path)
+    assert number > len(sizes(output))  # every file, and more, was in the way once
+
+
+def test_training_goes_on_from_the_last_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"steps": 6, "save_steps": 2}
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    train(toy_recipe(straight, NOISY, **settings))
+    with monkeypatch.context() as patch:
+        _fill_the_disk_in("step-000004", patch)
+        with pytest.raises(UserError, match=r"step-000004 could not.*No space left.*step-000002"):
+            train(toy_recipe(broken, NOISY, **settings))
+    assert names(broken / "checkpoints") == ["step-000002"]
+    assert not (broken / "model").exists()
+    train(toy_recipe(broken, NOISY, resume="auto", **settings))
+    assert_bit_for_bit(straight, broken, 6)
+
+
+def _fill_the_disk_in(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing the toy's model ends in the middle where the name stands in its path."""
+    plain = ToyTrainee.save
+
+    def half(self: ToyTrainee, folder: Path, module: torch.nn.Module) -> None:
+        plain(self, folder, module)
+        if name in str(folder):
+            file = folder / "model.safetensors"
+            file.write_bytes(file.read_bytes()[:100])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ToyTrainee, "save", half)
+
+
+# ---- model folders --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_file_of_a_model_that_cannot_be_finished(tmp_path: Path, before: bool) -> None:
+    write_model(tmp_path / "measured", 2)
+    runs, target = tmp_path / "runs", tmp_path / "runs" / "model"
+    if before:
+        with whole_folder(target) as folder:
+            write_model(folder, 1)
+    for size in sizes(tmp_path / "measured"):
+        with pytest.raises(FULL), files_end_at(size - 1), whole_folder(target) as folder:
+            write_model(folder, 2)
+        assert names(runs) == (["model"] if before else [])
+        assert not before or seed_of(target) == 1
+
+
+def test_a_model_that_cannot_take_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = []
+    for number in count(1):
+        target = tmp_path / str(number) / "model"
+        with whole_folder(target) as folder:
+            write_model(folder, 1)
+        with monkeypatch.context() as patch:
+            fail_at(number, patch)
+            try:
+                with whole_folder(target) as folder:
+                    write_model(folder, 2)
+            except OSError:
+                assert names(target.parent) == ["model"]
+                left.append(seed_of(target))
+            else:
+                break
+    # The last call of all brings the new name to the disk: the new one is whole by then.
+    assert left == [1] * (len(left) - 1) + [2]
+    assert seed_of(target) == 2
+
+
+def test_a_model_that_was_written_in_half_is_refused(tmp_path: Path) -> None:
+    """`save_model` alone leaves what it wrote; nothing takes that for a model."""
+    write_model(tmp_path / "measured", 2)
+    for size in sizes(tmp_path / "measured"):
+        folder = tmp_path / str(size)
+        with pytest.raises(FULL), files_end_at(size - 1):
+            write_model(folder, 2)
+        with pytest.raises(UserError):
+            load_model(folder)
+
+
+def test_the_final_model_that_does_not_fit_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_file(train(toy_recipe(tmp_path, NOISY, steps=2)) / "model.safetensors")
+    with monkeypatch.context() as patch:
+        _fill_the_disk_in(".partial-model", patch)
+        with pytest.raises(UserError, match=r"model could not.*No space left.*same model is .*step-000004"):
+            train(toy_recipe(tmp_path, NOISY, steps=4, resume="auto"))
+    after = load_file(tmp_path / "model" / "model.safetensors")
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert not [name for name in names(tmp_path) if "partial" in name]
+    kept = load_file(find_checkpoint("auto", tmp_path) / "model" / "model.safetensors")
+    assert not torch.equal(kept["head.weight"], before["head.weight"])
