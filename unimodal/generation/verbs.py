@@ -28,7 +28,7 @@ from unimodal.diffusion.solvers import OnStep
 from unimodal.errors import UserError
 from unimodal.generation.converse import Converser, Piece, Settings
 from unimodal.generation.draw import grid_for
-from unimodal.model.config import ModelConfig
+from unimodal.model.config import ModelConfig, Writing
 from unimodal.model.folder import find_model, load_model, model_type
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.layout import Grid
@@ -119,6 +119,11 @@ class Unimodal:
     def config(self) -> ModelConfig:
         """The model's configuration."""
         return self.model.config
+
+    @property
+    def writing(self) -> Writing:
+        """How the model writes when the caller does not say."""
+        return self.config.writing
 
     @property
     def size(self) -> int:
@@ -234,7 +239,7 @@ class Unimodal:
 
     def _drawing(self, steps: int | None, guidance: Guidance, grid: Grid | None = None) -> Settings:
         """Replies that draw, after a plan if the model was trained to make one."""
-        own = self.config.writing
+        own = self.writing
         return Settings(
             writes=False,
             plan=own.plan,
@@ -249,7 +254,7 @@ class Unimodal:
         self, max_tokens: int, temperature: float | None, steps: int | None, guidance: Guidance
     ) -> Settings:
         """Replies in which the model decides what to do."""
-        own = self.config.writing
+        own = self.writing
         return Settings(
             max_tokens=max_tokens,
             temperature=own.temperature if temperature is None else temperature,
@@ -274,7 +279,7 @@ class Unimodal:
     def _texts(
         self, documents: list[Document], single: bool, max_tokens: int, temperature: float, seed: int
     ) -> str | list[str]:
-        top_p = self.config.writing.top_p
+        top_p = self.writing.top_p
         settings = Settings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, draws=False)
         texts = [r.text for r in self._replies(documents, [seed] * len(documents), settings)]
         return texts[0] if single else texts
