@@ -73,8 +73,8 @@ class ExternalModel(nn.Module):
         if config.reader_sees and not reader.sees:
             raise UserError(
                 f"model.reference {config.reference}: a picture to edit would reach the denoiser through the "
-                f"reader, but the reader {config.reader.kind} sees no pictures. Set model.reference to vae_seq "
-                "or vae_channel."
+                f"reader, but the reader {config.reader.kind} sees none. Set model.reference to vae_seq or "
+                "vae_channel."
             )
         self.multiple = lcm(reader.multiple, codec.stride * self.denoiser.multiple)
         self.configure(config)

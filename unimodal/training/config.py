@@ -82,8 +82,8 @@ class TrainSection(Section):
     max_grad_norm: float | None = Field(1.0, gt=0)  # null: no clipping
     returns: int = Field(
         0, ge=0
-    )  # to the last checkpoint, when a loss derails; 0: one that is not finite stops
-    spike: float | None = Field(None, gt=1)  # of recent losses' median: this many times as much derails too
+    )  # to the last checkpoint, when a loss derails; 0: stop when it is not finite
+    spike: float | None = Field(None, gt=1)  # derails too: so many times the median of recent losses
     ema_decay: float | None = Field(0.999, ge=0, lt=1)  # null: no average, the live weights are saved
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of activations; weights are kept in fp32
     gradient_checkpointing: bool = False

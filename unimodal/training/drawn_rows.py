@@ -1,8 +1,8 @@
 """Rows as an external model learns from them: a prompt, and the picture to draw from it.
 
 A row that draws several pictures gives one of them a visit, chosen by its number; the conversation before it
-is the prompt, which loses a condition now and then (the drop table).  A row that draws nothing teaches nothing:
-it is passed over, and counted.
+is the prompt, which loses a condition now and then (the drop table).  A row that draws nothing teaches
+nothing: it is passed over, and counted.
 """
 
 from collections.abc import Iterator
@@ -78,21 +78,21 @@ class DrawnRows:
         told = []
         if nothing := LOOKED_AT - len(drawing):
             told.append(
-                f"{nothing} of the first {LOOKED_AT} rows draw no picture: they teach an external model nothing, "
-                "and are passed over and counted (`rows` in the log)."
+                f"{nothing} of the first {LOOKED_AT} rows draw no picture: they teach an external model "
+                "nothing, and are passed over and counted (`rows` in the log)."
             )
         every = [prompt for drawn in drawing for prompt, _ in drawn]
         planned = sum(bool(plan_of(prompt)) for prompt in every)
         if planned and not self.plans:
             told.append(
-                f"Of their {len(every)} pictures {planned} come after words in the same turn, which are left out "
-                f"here: {self.reader} is not to write any before it draws."
+                f"Of their {len(every)} pictures {planned} come after words in the same turn, which are left "
+                f"out here: {self.reader} is not to write any before it draws."
             )
         elif self.plans and planned < len(every):
             told.append(
-                f"Of their {len(every)} pictures {len(every) - planned} come without words before them in the "
-                f"same turn, though {self.reader} is to write some before it draws; with rows that have none at "
-                "all, set model.plans=false."
+                f"Of their {len(every)} pictures {len(every) - planned} come without words before them in "
+                f"the same turn, though {self.reader} is to write some before it draws; with rows that have "
+                "none at all, set model.plans=false."
             )
         return told
 

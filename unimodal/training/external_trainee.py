@@ -75,9 +75,9 @@ class ExternalTrainee:
     def flops(self, batch: DrawnBatch) -> float:
         """What torch counts in the forward of the first batch, a picture, and the way back.
 
-        The way back costs twice the forward where weights learn, and once where gradients only pass: through a
-        frozen denoiser, or through the reader to what a connector appended.  Encoding pictures is left out, as
-        it is for the unified model: it is the same for all that share a codec.
+        The way back costs twice the forward where weights learn, and once where gradients only pass: through
+        a frozen denoiser, or through the reader to what a connector appended.  Encoding pictures is left out,
+        as it is for the unified model: it is the same for all that share a codec.
         """
         if self._flops is None:
             self._flops = self._count_flops(batch) / len(batch.pictures)

@@ -1,8 +1,8 @@
 """What to do when a loss derails: go back to the last checkpoint, and on with other rows.
 
 A loss or gradient that is not a number, or a loss far above what it was lately, would spoil the weights; the
-step is not taken.  Weights, averages and optimizer state of the newest checkpoint come back, while the data go on
-where they are, so that other rows follow.  After so many returns the run stops: then it is not the rows.
+step is not taken.  Weights, averages and optimizer state of the newest checkpoint come back, while the data go
+on where they are, so that other rows follow.  After so many returns the run stops: then it is not the rows.
 """
 
 import math
@@ -22,7 +22,7 @@ class Derailed(Exception):
 
 
 class Guard:
-    """Watches the loss of every step; `state()` goes into the checkpoint, from which a resumed run goes on."""
+    """Watches the loss of every step; a resumed run goes on from its `state()` in the checkpoint."""
 
     def __init__(self, train: TrainSection, state: dict[str, Any] | None = None):
         state = state or {"returns": 0, "losses": []}
@@ -35,8 +35,8 @@ class Guard:
         usual = median(self.losses) if self.spike and len(self.losses) >= ENOUGH else math.inf
         if self.spike and loss > self.spike * usual:
             raise Derailed(
-                f"The loss of step {step} is {loss:.4f}, more than {self.spike:g} times the {usual:.4f} that is "
-                f"the median of the last {len(self.losses)} steps."
+                f"The loss of step {step} is {loss:.4f}, more than {self.spike:g} times the {usual:.4f} that "
+                f"is the median of the last {len(self.losses)} steps."
             )
         self.losses.append(loss)
 
@@ -44,8 +44,8 @@ class Guard:
         """Count a return.  Raises UserError if there have been as many as may be."""
         if self.returns >= self.most:
             raise UserError(
-                f"{why} The run went back to a checkpoint {self.returns} times already (train.returns): it is "
-                "not a few rows. Lower train.learning_rate, or lengthen train.warmup_steps."
+                f"{why} The run went back to a checkpoint {self.returns} times already (train.returns): it "
+                "is not a few rows. Lower train.learning_rate, or lengthen train.warmup_steps."
             )
         self.returns += 1
 

@@ -36,8 +36,10 @@ def _total_counts(run: Run, batches: list[Batch]) -> dict[str, float]:
 
 
 def _refuse_unless_finite(run: Run, finite: bool, losses: list[Losses], batches: list[Batch]) -> None:
-    """Raise a UserError, or Derailed in a guarded run, that names the samples if the step's loss or gradient
-    is not a number."""
+    """Raise an error that names the samples if the step's loss or gradient is not a number.
+
+    In a guarded run Derailed, which the loop catches, else UserError.
+    """
     if finite:
         return
     everyone = list(chain.from_iterable(batch.sample_ids for batch in batches))
@@ -156,7 +158,7 @@ def _steps(run: Run, log: Log) -> Path:
             saved, tally = run.go_back(), Tally()
             log.go_back(run.step)
             log.say(
-                f"{why} Went back to step {run.step}, and on with other rows ({run.guard.returns}. return)."
+                f"{why} Went back to step {run.step} and on with other rows (return {run.guard.returns})."
             )
             continue
         log.tick(run.step)

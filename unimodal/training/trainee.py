@@ -37,7 +37,7 @@ class Batch(Protocol):
     tokens: int  # used positions (or pixels, patches: the trainee's own unit)
     budget: int  # positions computed, padding included
     state: dict[str, Any]  # JSON values from which `batches` goes on right after this batch
-    # A batch may also say in `rows` how many rows of the data it took, by what became of them; the log counts.
+    # A batch may also say in `rows` how many rows of the data it took, by what became of them, for the log.
 
 
 B = TypeVar("B", bound=Batch)
@@ -53,8 +53,8 @@ class Trainee(Protocol[B]):
     `hint(folder) -> str` has it printed when all is done.  One with `held_out() -> Iterator[B]` can be
     judged on rows it does not learn from: finitely many batches, the same at every call, whose losses are
     summed by `losses` and divided by `count` as in training.  One with `about() -> list[str]` has these
-    sentences said before a run, one with `about_rows(recipe, batches)` its lines about the data, by name, in a
-    dry run.
+    sentences said before a run, one with `about_rows(recipe, batches)` its lines about the data, by name, in
+    a dry run.
     """
 
     module: nn.Module
