@@ -80,9 +80,7 @@ class TrainSection(Section):
     adam_beta2: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)  # of matrices only
     max_grad_norm: float | None = Field(1.0, gt=0)  # null: no clipping
-    returns: int = Field(
-        0, ge=0
-    )  # to the last checkpoint, when a loss derails; 0: stop when it is not finite
+    returns: int = Field(0, ge=0)  # to the last checkpoint, when a loss derails; 0: the run stops instead
     spike: float | None = Field(None, gt=1)  # derails too: so many times the median of recent losses
     ema_decay: float | None = Field(0.999, ge=0, lt=1)  # null: no average, the live weights are saved
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of activations; weights are kept in fp32

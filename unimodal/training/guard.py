@@ -1,8 +1,8 @@
 """What to do when a loss derails: go back to the last checkpoint, and on with other rows.
 
-A loss or gradient that is not a number, or a loss far above what it was lately, would spoil the weights; the
-step is not taken.  Weights, averages and optimizer state of the newest checkpoint come back, while the data go
-on where they are, so that other rows follow.  After so many returns the run stops: then it is not the rows.
+A loss or gradient that is not a number, or a loss far above what it was lately, would spoil the weights: the
+step is not taken.  Weights, averages and optimizer state of the newest checkpoint come back, while the data
+go on where they are, so that other rows follow.  After so many returns the run stops: it is not the rows.
 """
 
 import math

@@ -157,9 +157,7 @@ def _steps(run: Run, log: Log) -> Path:
             run.guard.count(why)
             saved, tally = run.go_back(), Tally()
             log.go_back(run.step)
-            log.say(
-                f"{why} Went back to step {run.step} and on with other rows (return {run.guard.returns})."
-            )
+            log.say(f"{why} Back to step {run.step}, and on with other rows (return {run.guard.returns}).")
             continue
         log.tick(run.step)
         final = run.step == train.steps
