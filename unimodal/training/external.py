@@ -110,8 +110,8 @@ class ExternalModelSection(Strict):
         """Whether pictures are drawn from what is said before them.  UserError if the reader says nothing."""
         if self.plans and not reader.writing.plan:
             raise UserError(
-                f"model.plans: the reader {self.reader.name} writes nothing before a picture (writing.plan is "
-                "0), so only in training would there be something to draw it from. Leave model.plans out."
+                f"model.plans: the reader {self.reader.name} writes nothing before a picture "
+                "(writing.plan is 0), so there would be a plan in training alone. Leave model.plans out."
             )
         return reader.writing.plan > 0 if self.plans is None else self.plans
 
