@@ -60,8 +60,8 @@ def no_tokens(latents: str, name: str) -> None:
     """Raise UserError if references are to come as tokens to a transformer that takes none."""
     if latents == "vae_seq":
         raise UserError(
-            f"model.reference is vae_seq or dual (the default), but {name} takes no tokens of a picture to be "
-            "edited. Set model.reference=vlm, by which the reader sees it, or model.reference=vae_channel."
+            f"model.reference is vae_seq or dual (the default), but {name} takes no tokens of a picture that "
+            "is edited. Set model.reference=vlm, by which the reader sees it, or model.reference=vae_channel."
         )
 
 

@@ -73,40 +73,30 @@ class ExternalTrainee:
         return Losses(sums, self.weights, {"image": (out.image_each, out.times)})
 
     def flops(self, batch: DrawnBatch) -> float:
-        """What torch counts in the forward of the first batch, a picture, and the way back.
+        """What torch counts in the forward and backward of the first batch, a picture.
 
-        The way back costs twice the forward where weights learn, and once where gradients only pass: through
-        a frozen denoiser, or through the reader to what a connector appended.  Encoding pictures is left out,
-        as it is for the unified model: it is the same for all that share a codec.
+        Encoding pictures is left out, as it is for the unified model: it is the same for all that share a codec.
         """
         if self._flops is None:
             self._flops = self._count_flops(batch) / len(batch.pictures)
         return self._flops * len(batch.pictures)
 
-    @torch.no_grad()
     def _count_flops(self, batch: DrawnBatch) -> float:
+        """Gradients are computed beside those of the module, which stay as they are."""
         module = self.module
-        generator = torch.Generator(module.device).manual_seed(0)
+        learned = [weight for weight in module.parameters() if weight.requires_grad]
+
+        def step() -> None:
+            losses = self.losses(batch, torch.Generator(module.device).manual_seed(0))
+            torch.autograd.grad(sum(losses.sums.values()), learned, allow_unused=True)
+
         kept, module.cache = module.cache, None  # what is kept would cost nothing the second time
         try:
-            (hidden, mask), reader = _counted(lambda: module.read(batch.prompts))
-            _, connector = _counted(lambda: module.connector(hidden, mask))
-            _, codec = _counted(lambda: (module.encode(batch.pictures), module.references(batch.prompts)))
-            seen = _counted(lambda: module.reader.see(batch.pictures))[1] if module.regresses else 0.0
-            _, forward = _counted(lambda: module(batch.prompts, batch.pictures, generator))
+            with torch.enable_grad():
+                whole = _counted(step)
         finally:
             module.cache = kept
-        denoiser = forward - reader - connector - codec - seen
-        learns = [
-            any(p.requires_grad for p in part.parameters()) for part in (module.connector, module.denoiser)
-        ]
-        through_reader = learns[0] and module.connector.appended is not None
-        return (
-            (2 if through_reader else 1) * reader
-            + (3 if learns[0] else 1) * connector
-            + (3 if learns[1] else 2) * denoiser
-            + seen
-        )
+        return whole - _counted(lambda: (module.encode(batch.pictures), module.references(batch.prompts)))
 
     def samples(self, seed: int) -> Image.Image:
         """The first rows that draw, beyond those that training reads, as the model draws them now."""
@@ -141,11 +131,11 @@ class ExternalTrainee:
         save_external(folder, module, self.dtype)
 
 
-def _counted(call: Callable[[], Any]) -> tuple[Any, float]:
-    """What a call gives, and the operations that torch counts in it."""
+def _counted(call: Callable[[], Any]) -> float:
+    """The operations that torch counts in a call."""
     with FlopCounterMode(display=False) as counter:
-        found = call()
-    return found, float(counter.get_total_flops())
+        call()
+    return float(counter.get_total_flops())
 
 
 def _words(prompt: Document) -> str:
