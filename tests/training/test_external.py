@@ -255,7 +255,7 @@ def test_a_mistake_in_the_recipe_is_a_sentence(recipe, override, sentence):
 
 
 def test_flops_are_those_of_forward_and_backward(recipe):
-    """A matrix costs two operations a weight and position forward, and again for each gradient that is needed.
+    """A matrix costs two operations a weight and position forward, and again for each gradient of it.
 
     Told apart by differences: the frozen reader's layers are read once, and passed once more by the gradients
     of what is appended; a frozen denoiser's weights need no gradient of their own.
@@ -270,7 +270,7 @@ def test_flops_are_those_of_forward_and_backward(recipe):
         found[kind, trained] = trainee.flops(batch)
         assert all(weight is None for weight in before)
         assert all(weight.grad is None for weight in trainee.module.parameters())
-        # The linear layers of the denoiser's way in and out, by far its largest, of 4 x 4 cells of 768 channels.
+        # The denoiser's way in and out, by far its largest matrices, of 4 x 4 cells of 768 channels.
         cells = 4 * 4 * len(batch.pictures)
         if trained == "both":
             own = 2 * cells * 768 * 16

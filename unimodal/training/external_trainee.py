@@ -75,7 +75,7 @@ class ExternalTrainee:
     def flops(self, batch: DrawnBatch) -> float:
         """What torch counts in the forward and backward of the first batch, a picture.
 
-        Encoding pictures is left out, as it is for the unified model: it is the same for all that share a codec.
+        Encoding pictures is left out, as it is for the unified model: all that share a codec spend the same.
         """
         if self._flops is None:
             self._flops = self._count_flops(batch) / len(batch.pictures)
