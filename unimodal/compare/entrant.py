@@ -105,8 +105,6 @@ def judge_job(folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"name": job.name, "family": job.family, "seed": job.seed}
     result["params"] = {"trained": took.pop("trained"), "total": model.size}
     result["training"], result["parts"] = took, job.parts
-    if not job.model:
-        result["condition_cache"] = cache_gain(folder / "recipe.yaml", model.model.device)
     draws = "t2i" in job.tasks
     if draws:
         result |= picture_costs(model)
@@ -118,6 +116,8 @@ def judge_job(folder: Path) -> dict[str, Any]:
     result["cases"] = cases
     if draws and job.pictures:
         _keep_pictures(job, model, report)
+    if not job.model:  # last, since what it allocates must not count as a picture's
+        result["condition_cache"] = cache_gain(folder / "recipe.yaml", model.model.device)
     keep(folder / "result.json", result)
     return result
 

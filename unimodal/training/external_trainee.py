@@ -59,7 +59,8 @@ class ExternalTrainee:
     def about_rows(self, recipe: Recipe, batches: Sequence[DrawnBatch]) -> dict[str, str]:
         """Lines about the rows for a person, by name."""
         drawn = recipe.train.gradient_accumulation_steps * self.batch_size
-        return {"pictures a step": f"{drawn:,}", "rows": " ".join(self.about())}
+        said = " ".join(self.about())
+        return {"pictures a step": f"{drawn:,}"} | ({"rows": said} if said else {})
 
     def count(self, batch: DrawnBatch) -> dict[str, float]:
         """Latent cells, at every noise level at which they are drawn, and pictures."""
