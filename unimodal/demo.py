@@ -91,7 +91,7 @@ def judge(
 
     def right(examples: list["Example"]) -> tuple[int, list[Image.Image]]:
         steps = [example.steps[0] for example in examples]
-        pictures = model.generate([step.text for step in steps], seed=SEED)
+        pictures = model.generate([step.text for step in steps], seed=range(SEED, SEED + len(steps)))
         scenes = [read_novel(np.asarray(picture)) for picture in pictures]
         good = [not isinstance(s, Unreadable) and step.drawn_right(None, s) for step, s in zip(steps, scenes)]
         return sum(good), pictures

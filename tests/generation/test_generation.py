@@ -124,6 +124,10 @@ def test_generate_batch_equals_singles(experts):
     alone = [p for prompt in PROMPTS for s in (5, 6) for p in pixels_of(model.generate(prompt, seed=s))]
     assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(together, alone, strict=True))
     assert np.abs(together[0].astype(int) - together[1]).max() > 1
+    own = pixels_of(model.generate(PROMPTS, seed=[5, 6, 5]))
+    assert all(np.abs(own[k].astype(int) - together[at]).max() <= 1 for k, at in enumerate((0, 3, 4)))
+    with pytest.raises(UserError, match="3 prompts but 2 seeds"):
+        model.generate(PROMPTS, seed=[1, 2])
 
 
 def test_edit_batch_equals_singles_also_of_different_sizes():

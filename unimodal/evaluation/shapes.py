@@ -22,7 +22,7 @@ from unimodal.evaluation.report import Case
 from unimodal.evaluation.scores import Score, average, mean_of, share
 from unimodal.evaluation.talk import talk_through
 
-BATCH = 16  # prompts that share one seed of noise, and are answered together
+BATCH = 16  # prompts that are answered together
 ANSWER_TOKENS = 64  # reasons and all
 PSNR_MOST = 60.0  # of equal pictures, so that a mean of decibels stays finite
 
@@ -52,7 +52,7 @@ def judge_shapes(
         found: list[Case] = []
         asked = examples(task, split, n, seed, canvas)
         for k, some in enumerate(_batches(asked)):
-            found += judges[task](model, some, seed * 1000 + k * 8, measured)
+            found += judges[task](model, some, seed * 100_000 + k * BATCH, measured)
             tick(len(some))
         scores |= _summed(task, found, measured)
         cases += found
@@ -87,7 +87,8 @@ def _why(scene: Scene | Unreadable) -> str:
 def _draws(model: Any, asked: list[Example], seed: int, measured: dict) -> list[Case]:
     steps = [one.steps[0] for one in asked]
     cases = []
-    for one, step, picture in zip(asked, steps, model.generate([step.text for step in steps], seed=seed)):
+    pictures = model.generate([step.text for step in steps], seed=_each(seed, asked))
+    for one, step, picture in zip(asked, steps, pictures):
         scene = _scene(picture)
         right = isinstance(scene, Scene) and step.drawn_right(None, scene)
         cases.append(Case(f"t2i/{one.kind}", right, ((picture, f"{step.text}\n[{_why(scene)}]"),)))
@@ -97,7 +98,7 @@ def _draws(model: Any, asked: list[Example], seed: int, measured: dict) -> list[
 def _edits(model: Any, asked: list[Example], seed: int, measured: dict) -> list[Case]:
     before = [Image.fromarray(one.row["images"][0]) for one in asked]
     steps = [one.steps[0] for one in asked]
-    pictures = model.edit(before, [step.text for step in steps], seed=seed)
+    pictures = model.edit(before, [step.text for step in steps], seed=_each(seed, asked))
     cases = []
     for one, step, shown, picture in zip(asked, steps, before, pictures):
         scene = _scene(picture)
@@ -111,6 +112,11 @@ def _edits(model: Any, asked: list[Example], seed: int, measured: dict) -> list[
         tiles = ((shown, step.text), (picture, f"[{_why(scene)}]"))
         cases.append(Case(f"edit/{one.kind}", right, tiles))
     return cases
+
+
+def _each(seed: int, asked: list[Example]) -> list[int]:
+    """A seed for each: what chance does to one prompt says nothing about the next."""
+    return [seed + k for k in range(len(asked))]
 
 
 def psnr(square_error: float, peak: float = 255.0) -> float:

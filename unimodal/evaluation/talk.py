@@ -21,7 +21,7 @@ from unimodal.evaluation.report import Case, Tile
 REPLY_TOKENS = 160
 
 
-@dataclass
+@dataclass(eq=False)
 class _Talk:
     """A conversation on its way: what was said, the scene of its last picture, and what went wrong."""
 
@@ -90,7 +90,8 @@ def talk_through(model: Any, asked: list[Example], seed: int, measured: dict) ->
         for talk in going:
             talk.say(talk.asked.steps[turn], canvas)
         rows = [{"messages": talk.messages, "images": talk.images} for talk in going]
-        replies = model.chat_batch(rows, max_tokens=REPLY_TOKENS, temperature=0.0, seed=seed + turn)
+        chance = [seed + len(talks) * turn + k for k, talk in enumerate(talks) if talk in going]
+        replies = model.chat_batch(rows, max_tokens=REPLY_TOKENS, temperature=0.0, seed=chance)
         for talk, reply in zip(going, replies):
             talk.hear(talk.asked.steps[turn], reply)
     return [Case(f"chat/{talk.asked.kind}", not talk.wrong, tuple(talk.tiles)) for talk in talks]

@@ -122,7 +122,7 @@ class Unimodal:
 
     @property
     def writing(self) -> Writing:
-        """How the model writes when the caller does not say."""
+        """How its replies are written."""
         return self.config.writing
 
     @property
@@ -134,19 +134,20 @@ class Unimodal:
         self,
         prompt: str | Sequence[str],
         n: int = 1,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         steps: int | None = None,
         guidance: float | None = None,
         size: int | tuple[int, int] | None = None,
     ) -> list[PILImage.Image]:
         """Draw `n` pictures of every prompt (prompt-major); picture i of a prompt uses seed + i.
 
+        seed      one for all prompts, or one for each
         guidance  how strongly to follow the prompt; 1 is not at all stronger than it was learned
         size      side or (height, width) in pixels, rounded to the model's grid; None: the model's own
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         documents = [self._document(_user(text)) for text in prompts for _ in range(n)]
-        seeds = [seed + i for _ in prompts for i in range(n)]
+        seeds = _seeds(seed, len(prompts), n)
         side = size or self.config.image_size
         grid = grid_for(self.model, *((side, side) if isinstance(side, int) else side))
         settings = self._drawing(steps, self._guidance(guidance, None), grid)
@@ -157,7 +158,7 @@ class Unimodal:
         image: Any,
         instruction: str | Sequence[str],
         n: int = 1,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         steps: int | None = None,
         guidance: float | None = None,
         image_guidance: float | None = None,
@@ -165,7 +166,7 @@ class Unimodal:
         """Draw each image anew as its instruction says; `n` and `seed` as in `generate`."""
         pairs = _pairs(image, instruction, "instruction")
         documents = [self._document(_user(text, picture)) for picture, text in pairs for _ in range(n)]
-        seeds = [seed + i for _ in pairs for i in range(n)]
+        seeds = _seeds(seed, len(pairs), n)
         settings = self._drawing(steps, self._guidance(guidance, image_guidance))
         return [reply.images[0] for reply in self._replies(documents, seeds, settings)]
 
@@ -203,16 +204,16 @@ class Unimodal:
         rows: Sequence[dict],
         max_tokens: int = 256,
         temperature: float | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         steps: int | None = None,
         guidance: float | None = None,
         image_guidance: float | None = None,
     ) -> list[Reply]:
-        """Reply to many conversations at once, each as if alone with `seed`."""
+        """Reply to many conversations at once, each as if alone with `seed`, or with its own of several."""
         guided = self._guidance(guidance, image_guidance)
         settings = self._talking(max_tokens, temperature, steps, guided)
         documents = [self._document(row) for row in rows]
-        return self._replies(documents, [seed] * len(documents), settings)
+        return self._replies(documents, _seeds(seed, len(documents)), settings)
 
     def stream(
         self,
@@ -354,6 +355,14 @@ def _pairs(image: Any, text: str | Sequence[str], what: str) -> list[tuple[Any, 
     if len(pictures) != len(texts):
         raise UserError(f"{len(pictures)} images but {len(texts)} {what}s; give one {what} for each image")
     return list(zip(pictures, texts))
+
+
+def _seeds(seed: int | Sequence[int], asked: int, n: int = 1) -> list[int]:
+    """Seeds of `n` pictures for each of what was asked."""
+    first = [seed] * asked if isinstance(seed, int) else list(seed)
+    if len(first) != asked:
+        raise UserError(f"{asked} prompts but {len(first)} seeds; give one seed, or one for each")
+    return [own + i for own in first for i in range(n)]
 
 
 def _stream(converser: Callable[[OnStep], Converser], seed: int) -> Iterator[Event]:
