@@ -44,14 +44,15 @@ def cache_gain(recipe: Path, device: torch.device) -> dict[str, float] | None:
     own positions the reader reads, which change as they learn.
     """
     from unimodal.external.cache import ConditionCache
-    from unimodal.external.model import ExternalModel
     from unimodal.training.config import load_recipe
 
     settings = load_recipe(recipe)
+    if getattr(settings.model, "kind", None) != "external":
+        return None
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"workers": 0})})
     trainee = settings.model.build(settings, None)
     model = trainee.module.to(device)
-    if not isinstance(model, ExternalModel) or model.connector.appended is not None:
+    if model.connector.appended is not None:
         return None
     batches = list(islice(trainee.batches(None, 0, 1), CACHED_BATCHES))
 
