@@ -171,6 +171,7 @@ def test_an_entrant_may_have_a_reader_of_its_own(write, tmp_path):
     ("entrants", "changes", "message"),
     [
         ([inside(), inside("b", then={})], {}, "`then` is for recipes of external models"),
+        ([inside(), inside("b", family="external")], {}, "said to be external, but .* of kind unified"),
         ([inside(), inside("b", reader="other")], {"reader": None}, "names a reader, but the comparison"),
         (
             [inside(), outside("b", overrides=["model.reader.name=runs/readers/flow/model"])],

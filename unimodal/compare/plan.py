@@ -113,6 +113,12 @@ def recipe_of(comparison: Comparison, entrant: Entrant, where: Path, seed: int, 
     recipe = load_recipe(path, [*entrant.overrides, *fixed])
     recipe.data = comparison.data
     model = recipe.model
+    outside = getattr(model, "kind", "unified") == "external"
+    if outside != (entrant.family == "external"):
+        raise UserError(
+            f"{where}: entrant {entrant.name} is said to be {entrant.family}, but {path} makes a model of kind "
+            f"{getattr(model, 'kind', 'unified')}. Change one of them."
+        )
     for key, source in parts_of(recipe).items():
         check_there(source, f"{where}: entrant {entrant.name}, model.{key}")
     size = getattr(model, "image_size", None)
