@@ -179,7 +179,7 @@ def test_a_batch_equals_its_singles_wherever_the_padding_is(kind):
 @pytest.mark.parametrize("latents", ["vae_channel", "vae_seq"])
 def test_a_reference_counts_only_where_there_is_one(kind, latents):
     if latents == "vae_seq" and kind in TOKENLESS:
-        with pytest.raises(UserError, match="Use vlm, or vae_channel"):
+        with pytest.raises(UserError, match=r"Set model\.reference=vlm, .* or model\.reference=vae_channel"):
             build(kind, latents)
         return
     model, (x, t) = build(kind, latents), noised()

@@ -61,3 +61,14 @@ def test_bench_measures_pictures_of_a_path_that_takes_no_steps():
     assert figures["forwards a picture"] == 2
     assert all(value > 0 for value in figures.values())
     assert torch.is_inference_mode_enabled() is False
+
+
+def test_forwards_of_an_external_model_are_its_denoisers():
+    from tests.external.make import external
+
+    for branches in (1.0, 2.0):
+        sampling = {"steps": 3, "guidance": branches, "image_guidance": 1.0}
+        model = external(sampling=sampling)
+        assert forwards_per_picture(model) == 3
+        assert "look" not in vars(model.model)
+    assert flops_per_picture(model) > flops_per_picture(external(sampling=sampling | {"steps": 1})) > 0

@@ -8,6 +8,7 @@ from unimodal.external.config import ExternalConfig
 from unimodal.external.model import ExternalModel
 from unimodal.external.verbs import External
 from unimodal.images.codec import PixelPatches
+from unimodal.model.config import Writing
 from unimodal.readers.own import OwnReader
 
 CONNECTORS = {
@@ -32,9 +33,9 @@ def config(connector: str = "queries", **changes) -> ExternalConfig:
     return ExternalConfig.model_validate(fields | changes)
 
 
-def external_model(connector: str = "queries", seed: int = 0, **changes) -> ExternalModel:
-    """A random model whose every weight matters."""
-    reader = OwnReader(tiny_model(seed), tokenizer())
+def external_model(connector: str = "queries", seed: int = 0, reader=None, **changes) -> ExternalModel:
+    """A random model whose every weight matters; the reader is the tiny model unless another is given."""
+    reader = reader or OwnReader(tiny_model(seed), tokenizer())
     torch.manual_seed(seed + 1)
     model = ExternalModel(config(connector, **changes), reader, PixelPatches(4))
     for part in (model.connector, model.denoiser):
@@ -43,6 +44,12 @@ def external_model(connector: str = "queries", seed: int = 0, **changes) -> Exte
     return model.eval()
 
 
-def external(connector: str = "queries", seed: int = 0, **changes) -> External:
+def external(connector: str = "queries", seed: int = 0, reader=None, **changes) -> External:
     """A loaded one."""
-    return External(external_model(connector, seed, **changes), "tiny-external")
+    return External(external_model(connector, seed, reader, **changes), "tiny-external")
+
+
+def planner(plan: int = 6, seed: int = 0, **changes) -> OwnReader:
+    """A tiny reader that says so many tokens before a picture which it has to draw."""
+    writing = Writing(plan=plan, temperature=1.0, top_p=0.9)
+    return OwnReader(tiny_model(seed, writing=writing, **changes), tokenizer())

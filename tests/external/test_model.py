@@ -116,7 +116,7 @@ def test_prompts_are_the_conversation_before_each_drawn_picture():
     for seed in range(60):
         document = random_document(np.random.default_rng(seed))
         drawn = [part for part in document.parts() if isinstance(part, Image) and part.trained]
-        found = list(prompts(document))
+        found = list(prompts(document, plans=True))
         assert len(found) == len(drawn)
         everything = list(document.parts())
         for (prompt, pixels), image in zip(found, drawn):
@@ -127,7 +127,7 @@ def test_prompts_are_the_conversation_before_each_drawn_picture():
             last = [part.pixels for part in before if isinstance(part, Image)]
             assert reference(prompt) is (last[-1] if last else None)
             assert not drop(prompt, "both").images
-            assert as_prompt(prompt).turns == prompt.turns or prompt.images
+            assert as_prompt(prompt, plans=True).turns == prompt.turns or prompt.images
 
 
 def test_parts_that_do_not_go_together_are_refused():

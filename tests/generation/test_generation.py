@@ -265,9 +265,14 @@ def said_before(model, logits, plan):
     ).float()
     settings = Settings(writes=False, plan=plan, guidance=Guidance(1.0, 1.0), grid=(2, 2), steps=1)
     asked = [Document((Turn("user", (Text("two"),)),))]
-    events = [event for _, event in Converser(model.model, tokenizer(), asked, settings).run([0])]
+    converser = Converser(model.model, tokenizer(), asked, settings)
+    events = [event for _, event in converser.run([0])]
     assert isinstance(events[-1], Drawn)
-    return "".join(event.text for event in events[:-1])
+    said = "".join(event.text for event in events[:-1])
+    *words, drawn = converser.documents[0].turns[-1].parts  # what the picture's nulls are made of
+    assert words == ([Text(said, trained=True)] if said else [])
+    assert np.array_equal(drawn.pixels, events[-1].pixels)
+    return said
 
 
 def test_a_plan_ends_in_a_picture_however_it_ends():

@@ -32,8 +32,13 @@ TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-FAMILIES = ("llava", "idefics3", "gemma3", "qwen2_5_vl", "smolvlm", "llava_onevision")
-NEEDS_TORCHVISION = ("qwen2_5_vl", "smolvlm", "llava_onevision")  # for the processor of their videos
+FAMILIES = ("llava", "idefics3", "gemma3", "qwen2_5_vl", "qwen3_vl", "smolvlm", "llava_onevision")
+NEEDS_TORCHVISION = (
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "smolvlm",
+    "llava_onevision",
+)  # for their videos
 
 
 def make(family: str, folder: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -155,6 +160,47 @@ def _qwen2_5_vl(tokenizer):
         chat_template=TEMPLATE.replace("MARK", "<|vision_start|><|image_pad|><|vision_end|>"),
     )
     return transformers.Qwen2_5_VLForConditionalGeneration(config), processor
+
+
+def _qwen3_vl(tokenizer):
+    """Features of the tower's first layer are added behind the first layer of the text (DeepStack)."""
+    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    start, end, image, video = (tokenizer.convert_tokens_to_ids(mark) for mark in marks)
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 100.0,
+        "mrope_section": [2, 1, 1],
+        "mrope_interleaved": True,
+    }
+    config = transformers.Qwen3VLConfig(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "out_hidden_size": 32,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0],
+        },
+        text_config=_text(tokenizer, rope_parameters=rope),
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+    )
+    sizes = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
+    edges = {"size": {"shortest_edge": 256, "longest_edge": 4096}}
+    processor = transformers.Qwen3VLProcessor(
+        transformers.Qwen2VLImageProcessor(**sizes, **edges),
+        tokenizer,
+        transformers.Qwen3VLVideoProcessor(**sizes, **edges),
+        chat_template=TEMPLATE.replace("MARK", "<|vision_start|><|image_pad|><|vision_end|>"),
+    )
+    return transformers.Qwen3VLForConditionalGeneration(config), processor
 
 
 def _smolvlm(tokenizer):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.toy import KIND
+from unimodal.commands.recipes import find_recipe
 from unimodal.errors import UserError
 from unimodal.training import config
 from unimodal.training.config import changes, load_recipe
@@ -109,3 +110,19 @@ def test_reading_recipes_needs_no_torch() -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load_recipe(tmp_path / "none.yaml")
+
+
+def test_a_recipe_that_begins_as_another_model_reads_back_as_it_was_said(tmp_path: Path) -> None:
+    """Defaults that are not in force must not come back as wishes."""
+    for name in ("paths/flow_frozen_text", "external/tune", "finetune/t2i_lora"):
+        recipe = load_recipe(find_recipe(name))
+        (tmp_path / "again.yaml").write_text(recipe.to_yaml())
+        again = load_recipe(tmp_path / "again.yaml")
+        assert again.model.model_fields_set - {"kind"} == recipe.model.model_fields_set - {"kind"}
+        assert again.model_dump() == recipe.model_dump()
+
+
+def test_tasks_and_reasons_are_of_live_sources(file: Path) -> None:
+    assert load_recipe(file, ["data.sources[0].reasons=false"]).data.sources[0].reasons is False
+    with pytest.raises(UserError, match="are of live sources"):
+        load_recipe(file, ["data.sources[1].reasons=false"])

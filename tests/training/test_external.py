@@ -1,5 +1,6 @@
 """External models through the real loop: live shapes rows, a tiny reader, everything else as in a recipe."""
 
+import itertools
 import json
 from collections import Counter
 
@@ -13,12 +14,17 @@ from tests.models import tiny_model
 from unimodal.commands.recipes import RECIPES
 from unimodal.errors import UserError
 from unimodal.external.model import ExternalModel
+from unimodal.external.prompts import plan_of
 from unimodal.images.codec import PixelPatches
+from unimodal.model.config import Writing
 from unimodal.model.folder import save_model
 from unimodal.training.config import load_recipe
 from unimodal.training.loop import train
 
 QUERIES = {"kind": "queries", "options": {"count": 4, "width": 16, "depth": 1, "heads": 2}}
+
+
+TOKENS = {"connector": {"kind": "hidden", "options": {"refiner": 1, "heads": 2}}, "reference": "vae_seq"}
 
 
 @pytest.fixture
@@ -120,6 +126,89 @@ def test_first_the_connector_and_then_the_denoiser_too(recipe, tmp_path):
         assert not all(map(torch.equal, before, after))
 
 
+def test_a_denoiser_with_its_own_text_encoder_is_pretrained_and_bridged(recipe, tmp_path):
+    """Alone first, with the words and no language model; then a reader is put in front of it."""
+    to = f"output.dir={tmp_path / 'alone'}"
+    reader = {"kind": "tokens", "name": str(tmp_path / "reader")}
+    pretrained = train(recipe(to, "train.steps=2", reader=reader, codec=None, **TOKENS))
+    alone = unimodal.load(pretrained)
+    assert alone.generate("draw a red circle")[0].size == (64, 64)
+    with pytest.raises(UserError, match="cannot answer"):
+        alone.complete("a red circle")
+    bridge = recipe(
+        "model.trained=[connector]", "train.steps=2", denoiser_from=str(pretrained), reference="dual"
+    )
+    bridged = unimodal.load(train(bridge))
+    assert all(map(torch.equal, alone.model.denoiser.parameters(), bridged.model.denoiser.parameters()))
+    assert isinstance(bridged.complete("a red circle", max_tokens=3), str)
+    wrong = recipe(denoiser_from=str(pretrained), reference="vae_channel")
+    with pytest.raises(UserError, match="Make them alike"):
+        wrong.model.build(wrong)
+
+
+@pytest.mark.parametrize("kind", ["sd3", "sana"])
+def test_a_transformer_that_takes_no_tokens_says_what_to_set(recipe, kind):
+    """`dual` is the default, so nobody need have named a reference."""
+    wrong = recipe(denoiser={"kind": kind})
+    assert wrong.model.reference == "dual"
+    with pytest.raises(UserError, match=r"Set model\.reference=vlm, .* or model\.reference=vae_channel"):
+        wrong.model.build(wrong)
+
+
+def test_pictures_are_drawn_from_plans_where_the_reader_makes_some(recipe, tmp_path):
+    refused = recipe("model.plans=true")
+    with pytest.raises(UserError, match=r"model\.plans: the reader .* writes nothing before a picture"):
+        refused.model.build(refused)
+    writing = Writing(plan=4, temperature=1.0)
+    reader = tiny_model(codec=PixelPatches(16), image_size=64, writing=writing)
+    save_model(tmp_path / "reader", reader, tokenizer())
+    for said, expected in (([], True), (["model.plans=false"], False)):
+        made = recipe(*said)
+        trainee = made.model.build(made)
+        assert trainee.module.config.plans is expected
+        batch = next(trainee.batches(None, 0, 1))
+        whole = [trainee.rows(int(where.split(":")[1]), whole=True)[0] for where in batch.sample_ids]
+        assert any(map(plan_of, whole)) is expected
+    loaded = unimodal.load(train(recipe("train.steps=1")))
+    assert loaded.config.plans and loaded.writing == writing
+
+
+def test_the_log_counts_rows_that_draw_nothing(recipe, tmp_path, capsys):
+    """Every row that was read, of all tasks, against the rows themselves."""
+    train(recipe("train.steps=3", "train.save_steps=3"))
+    told = entries(tmp_path / "run")
+    read, without = (sum(entry["rows"][name] for entry in told) for name in ("read", "without_picture"))
+    state = json.loads((tmp_path / "run/checkpoints/step-000003/resume/state.json").read_text())
+    assert state["data"][0]["shards"] == [{"next": read}]
+    mixture = recipe().model.build(recipe()).rows.mixture
+    draws = [any(image.trained for image in mixture.document(n).images) for n in range(read)]
+    assert (sum(draws), draws.count(False)) == (12, without)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "of the first 200 rows draw no picture: they teach an external model nothing" in said
+
+
+def test_a_loss_that_is_no_number_names_the_rows_and_a_guarded_run_goes_on(recipe, tmp_path, monkeypatch):
+    from unimodal.training.external_trainee import ExternalTrainee
+
+    plain, seen = ExternalTrainee.losses, []
+
+    def poisoned(self, batch, generator):
+        losses = plain(self, batch, generator)
+        seen.append(batch.sample_ids)
+        if len(seen) == 3:
+            losses.sums["image"] = losses.sums["image"] * float("nan")
+        return losses
+
+    monkeypatch.setattr(ExternalTrainee, "losses", poisoned)
+    with pytest.raises(UserError, match=r"step 3 is not finite.*shapes/train:"):
+        train(recipe())
+    first, seen[:] = list(seen), []
+    train(recipe("train.returns=1", f"output.dir={tmp_path / 'guarded'}"))
+    assert seen[:3] == first and len(seen) == 5
+    assert not set(itertools.chain(*seen[3:])) & set(itertools.chain(*first))
+    assert [entry["step"] for entry in entries(tmp_path / "guarded")] == [1, 2, 3, 4]
+
+
 def test_rows_draw_and_lose_conditions_as_the_table_says(recipe):
     rows = recipe().model.build(recipe()).rows
     kinds: Counter = Counter()
@@ -166,15 +255,29 @@ def test_a_mistake_in_the_recipe_is_a_sentence(recipe, override, sentence):
 
 
 def test_flops_are_those_of_forward_and_backward(recipe):
-    """Against what torch counts in both, which leaves out what the frozen reader needs no gradient of."""
-    from torch.utils.flop_counter import FlopCounterMode
+    """A matrix costs two operations a weight and position forward, and again for each gradient of it.
 
-    for connector in ({"kind": "hidden"}, QUERIES):
-        trainee = recipe(connector=connector).model.build(recipe())
+    Told apart by differences: the frozen reader's layers are read once, and passed once more by the gradients
+    of what is appended; a frozen denoiser's weights need no gradient of their own.
+    """
+    found = {}
+    for kind, trained in itertools.product(("hidden", "queries"), ("connector", "both")):
+        parts = ["connector"] if trained == "connector" else ["connector", "denoiser"]
+        made = recipe(connector=QUERIES if kind == "queries" else {"kind": kind}, trained=parts)
+        trainee = made.model.build(made)
         batch = next(trainee.batches(None, 0, 1))
-        with FlopCounterMode(display=False) as counter:
-            trainee.losses(batch, torch.Generator().manual_seed(0)).sums["image"].backward()
-        assert trainee.flops(batch) == pytest.approx(counter.get_total_flops(), rel=0.15)
+        before = [weight.grad for weight in trainee.module.parameters()]
+        found[kind, trained] = trainee.flops(batch)
+        assert all(weight is None for weight in before)
+        assert all(weight.grad is None for weight in trainee.module.parameters())
+        # The denoiser's way in and out, by far its largest matrices, of 4 x 4 cells of 768 channels.
+        cells = 4 * 4 * len(batch.pictures)
+        if trained == "both":
+            own = 2 * cells * 768 * 16
+            gained = found[kind, "both"] - found[kind, "connector"]
+            assert gained > 2 * own  # of the way in, its weights' gradient, and of the way out the same
+            assert gained < 4 * own
+    assert found["queries", "both"] > 1.2 * found["hidden", "both"]
 
 
 def test_kept_conditions_give_the_same_losses(recipe, tmp_path):

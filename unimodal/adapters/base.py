@@ -6,6 +6,7 @@ that the same weights in other shards are the same base.
 
 import hashlib
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -40,9 +41,22 @@ class Note(Strict):
         return self.model_copy(update={"nearby": path})
 
 
+def hashed(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """SHA-256 of tensors on the CPU, with their names, types and shapes, in the order in which they come."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def fingerprint(folder: Path) -> str:
     """SHA-256 of all weights of a model folder, its codec's included, one tensor in memory at a time."""
-    digest = hashlib.sha256()
+    return hashed(_weights(folder))
+
+
+def _weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of a model folder.  Raises UserError if one cannot be read, or none is the model's own."""
     parts = [folder, *sorted(sub for sub in folder.iterdir() if sub.is_dir() and not is_adapter(sub))]
     found = False
     for part in parts:
@@ -51,17 +65,14 @@ def fingerprint(folder: Path) -> str:
             try:
                 readers = [stack.enter_context(safe_open(file, "pt")) for file in files]
                 reader_of = {name: reader for reader in readers for name in reader.keys()}  # noqa: SIM118
+                where = part.name if part != folder else ""
                 for name in sorted(reader_of):
-                    tensor = reader_of[name].get_tensor(name)
-                    where = part.name if part != folder else ""
-                    digest.update(f"{where}/{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-                    digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+                    yield f"{where}/{name}", reader_of[name].get_tensor(name)
             except (OSError, SafetensorError) as error:
                 raise UserError(f"the weights in {part} cannot be read: {error}") from error
             found |= part == folder and bool(files)
     if not found:
         raise UserError(f"{folder} has no safetensors file: expected the folder of a model.")
-    return digest.hexdigest()
 
 
 def is_adapter(folder: str | Path) -> bool:

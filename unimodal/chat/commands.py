@@ -151,6 +151,12 @@ def _adapter(chat: Chat, name: str) -> str:
 
 def _path(chat: Chat, text: str) -> str:
     config = chat.model.config
+    if getattr(config, "model_type", None) == "external":
+        made = (
+            f"images are made outside the language model, by the denoiser {config.denoiser.kind}, from what "
+            f"{config.reader.name} reads, through the connector {config.connector.kind}"
+        )
+        return f"{made}; pictures are saved in {chat.save_dir}"
     options = ", ".join(f"{name} {value}" for name, value in getattr(config, "path_options", {}).items())
     made = f"images are made by the {config.path} path" + (f" ({options})" if options else "")
     masked = getattr(config, "text_objective", "next_token") == "masked"

@@ -9,13 +9,14 @@ part is done and not before.
 """
 
 import json
-import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from unimodal.compare.kept import keep, read
+from unimodal.compare.stages import FIRST
 from unimodal.errors import UserError
 
 TASKS = ("t2i", "edit", "vqa", "text", "chat")
@@ -27,6 +28,7 @@ class Job:
     """What a process is to do.
 
     model     a finished model to judge; None: train recipe.yaml first
+    parts     what the model starts from, by key, whose own training is no part of the comparison
     tasks     parts of the shapes suite
     pictures  folder for GenEval's layout, or None;  sample  the number of its pictures there
     """
@@ -39,6 +41,7 @@ class Job:
     judge_seed: int
     tasks: tuple[str, ...] = TASKS
     model: str | None = None
+    parts: dict[str, str] = field(default_factory=dict)
     pictures: str | None = None
     sample: int = 0
 
@@ -54,39 +57,54 @@ def train_job(folder: Path) -> None:
 
     recipe = load_recipe(folder / "recipe.yaml")
     model = train(recipe)
-    facts = _read(folder / "facts.json")
+    facts = read(folder / "facts.json")
     lines = (recipe.output.dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [json.loads(line) for line in lines]
     if entries[-1]["step"] < recipe.train.steps:
         raise UserError(f"stopped after step {entries[-1]['step']} of {recipe.train.steps}")
+    steps = [entry for entry in entries if "loss" in entry]  # the others are evaluations
     took = {
         "model": str(model),
         "trained": facts["trained"],
         "steps": recipe.train.steps,
         "flops": recipe.train.steps * facts["step_flops"],
         "seconds": entries[-1]["seconds"],
-        "tokens_per_second": median(entry["tokens_per_second"] for entry in entries),
-        "memory_gb": max(entry["memory_gb"] for entry in entries),
+        "tokens_per_second": median(entry["tokens_per_second"] for entry in steps),
+        "memory_gb": max(entry["memory_gb"] for entry in steps),
     }
-    _write(folder / "training.json", took)
+    if rows := [entry["rows"] for entry in steps if "rows" in entry]:
+        took["rows"] = {name: sum(counted[name] for counted in rows) for name in rows[0]}
+    if (folder / FIRST / "training.json").is_file():
+        took = _both_stages(read(folder / FIRST / "training.json"), took)
+    keep(folder / "training.json", took)
+
+
+def _both_stages(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """What both stages of an entrant took together; its speed is that of the second."""
+    took = second | {key: first[key] + second[key] for key in ("steps", "flops", "seconds")}
+    took |= {key: max(first[key], second[key]) for key in ("trained", "memory_gb")}
+    if "rows" in second:
+        took["rows"] = {name: first["rows"][name] + count for name, count in second["rows"].items()}
+    return took
 
 
 def judge_job(folder: Path) -> dict[str, Any]:
     """Judge and measure the model of a folder's job and write result.json.
 
-    result  name, family, seed, scores, cases {score: [right, ...]}, params {trained, total}, training, and
-            the costs of `measure.picture_costs` if pictures are drawn
+    result  name, family, seed, scores, cases {score: [right, ...]}, params {trained, total}, parts, training,
+            the costs of `measure.picture_costs` if pictures are drawn, and for an entrant condition_cache
+            (see `measure.cache_gain`)
     """
-    from unimodal.compare.measure import picture_costs
+    from unimodal.compare.measure import cache_gain, picture_costs
     from unimodal.evaluation.run import evaluate
     from unimodal.generation.verbs import load
 
-    job = Job(**_read(folder / "job.json"))
-    took = {"model": job.model, "trained": 0} if job.model else _read(folder / "training.json")
+    job = Job(**read(folder / "job.json"))
+    took = {"model": job.model, "trained": 0} if job.model else read(folder / "training.json")
     model = load(took.pop("model"))
     result: dict[str, Any] = {"name": job.name, "family": job.family, "seed": job.seed}
     result["params"] = {"trained": took.pop("trained"), "total": model.size}
-    result["training"] = took
+    result["training"], result["parts"] = took, job.parts
     draws = "t2i" in job.tasks
     if draws:
         result |= picture_costs(model)
@@ -98,19 +116,10 @@ def judge_job(folder: Path) -> dict[str, Any]:
     result["cases"] = cases
     if draws and job.pictures:
         _keep_pictures(job, model, report)
-    _write(folder / "result.json", result)
+    if not job.model:  # last, since what it allocates must not count as a picture's
+        result["condition_cache"] = cache_gain(folder / "recipe.yaml", model.model.device)
+    keep(folder / "result.json", result)
     return result
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    """Put a whole file in place, or none."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _keep_pictures(job: Job, model: Any, report: Any) -> None:

@@ -3,11 +3,11 @@
 An unfair comparison is refused with its reason while nothing is lost yet.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from unimodal.adapters.base import hashed
 from unimodal.compare.plan import Comparison
 from unimodal.errors import UserError
 from unimodal.training.budget import step_flops
@@ -37,17 +37,9 @@ def facts_of(recipe: Recipe) -> Facts:
         trained=sum(n for n, trains in sizes if trains),
         total=sum(n for n, _ in sizes),
         step_flops=step_flops(recipe, trainee),
-        codec=_hash(module.codec),
+        codec=hashed((name, w.detach().cpu()) for name, w in sorted(module.codec.state_dict().items()))[:16],
         image_size=module.config.image_size,
     )
-
-
-def _hash(codec) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(codec.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def check_fair(comparison: Comparison, facts: dict[str, Facts]) -> None:
@@ -75,8 +67,8 @@ def check_fair(comparison: Comparison, facts: dict[str, Facts]) -> None:
             )
 
 
-def steps_of(comparison: Comparison, recipe: Recipe, facts: Facts, amount: float) -> int:
-    """Optimizer steps that the entrant gets for `amount`.  Raises UserError if that is not even one."""
+def steps_of(comparison: Comparison, name: str, recipe: Recipe, facts: Facts, amount: float) -> int:
+    """Optimizer steps that entrant `name` gets for `amount`.  Raises UserError if that is not even one."""
     if comparison.equal == "flops":
         steps = amount / facts.step_flops
     elif comparison.equal == "seconds":
@@ -84,10 +76,7 @@ def steps_of(comparison: Comparison, recipe: Recipe, facts: Facts, amount: float
     else:
         steps = amount
     if round(steps) < 1:
-        raise UserError(
-            f"a budget of {amount:g} {comparison.equal} is less than one step of "
-            f"{recipe.output.dir.parent.parent.name}"
-        )
+        raise UserError(f"a budget of {amount:g} {comparison.equal} is less than one step of {name}")
     return round(steps)
 
 

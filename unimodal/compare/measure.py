@@ -1,17 +1,24 @@
-"""What a picture costs: operations, seconds, memory; all on the model as it is used."""
+"""What a picture costs: operations, seconds, memory; all on the model as it is used.
+
+And what it spares an external model's training to keep what its frozen reader makes of prompts.
+"""
 
 import threading
 import time
-from statistics import median
+from itertools import islice
+from pathlib import Path
+from statistics import fmean, median
+from tempfile import TemporaryDirectory
 
 import psutil
 import torch
 
 from unimodal.evaluation.cost import PROMPT, flops_per_picture, forwards_per_picture, seconds_to_draw
 from unimodal.generation.verbs import Unimodal
-from unimodal.training.throughput import synchronize
+from unimodal.training.throughput import synchronize, timed
 
 SAMPLING = 0.002  # seconds between two looks at the resident memory
+CACHED_BATCHES = 8  # over which the gain of keeping conditions is averaged
 
 
 def picture_costs(model: Unimodal) -> dict[str, float]:
@@ -27,6 +34,44 @@ def picture_costs(model: Unimodal) -> dict[str, float]:
         "seconds_per_picture_of_16": median(seconds_to_draw(model, 16)) / 16,
         "memory_gb": memory / 1e9,
     }
+
+
+def cache_gain(recipe: Path, device: torch.device) -> dict[str, float] | None:
+    """Seconds of a training step's forward and backward, its prompts read anew or fetched from disk.
+
+    step_seconds, cached_step_seconds and gain, the first over the second, as means over the first batches of
+    the recipe's data; None where there is nothing to keep: of an integrated model, and of a connector whose
+    own positions the reader reads, which change as they learn.
+    """
+    from unimodal.external.cache import ConditionCache
+    from unimodal.training.config import load_recipe
+
+    settings = load_recipe(recipe)
+    if getattr(settings.model, "kind", None) != "external":
+        return None
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"workers": 0})})
+    trainee = settings.model.build(settings, None)
+    model = trainee.module.to(device)
+    if model.connector.appended is not None:
+        return None
+    batches = list(islice(trainee.batches(None, 0, 1), CACHED_BATCHES))
+
+    def step(batch) -> None:
+        losses = trainee.losses(batch, torch.Generator(device).manual_seed(0))
+        sum(losses.sums.values()).backward()
+        model.zero_grad()
+
+    model.cache = None
+    step(batches[0])  # the first one also allocates
+    plain = fmean(timed(lambda batch=batch: step(batch), device, 1)[0] for batch in batches)
+    with TemporaryDirectory() as folder:
+        model.cache = ConditionCache(Path(folder), model.config.reader.sha256, model.connector.tap.layers)
+        for batch in batches:
+            model.read(batch.prompts)
+        model.cache.flush()
+        kept = fmean(timed(lambda batch=batch: step(batch), device, 1)[0] for batch in batches)
+        model.cache = None
+    return {"step_seconds": plain, "cached_step_seconds": kept, "gain": plain / kept}
 
 
 def _peak(call, device: torch.device) -> float:

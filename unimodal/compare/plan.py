@@ -22,6 +22,13 @@ BUDGETS = ("5m", "30m", "full")
 SEEDS_AT_FULL = 2  # one training run says little about the next
 
 
+class Then(Section):
+    """A second stage of an entrant, which goes on from the model of the first."""
+
+    share: float = Field(0.5, gt=0, lt=1)  # of the entrant's budget; the first stage has the rest
+    overrides: list[str] = Field(default_factory=list)  # section.key=value, beside those of the first
+
+
 class Entrant(Section):
     """One model to be: a recipe, and what it changes in it."""
 
@@ -29,6 +36,8 @@ class Entrant(Section):
     family: Literal["integrated", "external"]
     recipe: str  # a file, relative to the comparison's own folder, or the name of a shipped recipe
     overrides: list[str] = Field(default_factory=list)  # section.key=value
+    then: Then | None = None  # of an external model: first its connector, then its denoiser too
+    reader: str | None = None  # whose understanding it must not lose; null: that of the comparison's reader
 
 
 class Budget(Section):
@@ -58,6 +67,9 @@ class Comparison(Section):
         names = [entrant.name for entrant in self.entrants]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two entrants are named {twice[0]!r}")
+        alone = [entrant.name for entrant in self.entrants if entrant.reader and not self.reader]
+        if alone:
+            raise ValueError(f"entrant {alone[0]} names a reader, but the comparison itself has no `reader`")
         full = self.budgets.get("full")
         if full and full.seeds < SEEDS_AT_FULL:
             raise ValueError(f"budgets.full.seeds is {full.seeds}; expected at least {SEEDS_AT_FULL}")
@@ -101,10 +113,14 @@ def recipe_of(comparison: Comparison, entrant: Entrant, where: Path, seed: int, 
     recipe = load_recipe(path, [*entrant.overrides, *fixed])
     recipe.data = comparison.data
     model = recipe.model
-    for key in ("codec", "init_from", "reader", "denoiser"):
-        source = getattr(model, key, None)
-        if isinstance(source, str):
-            check_there(source, f"{where}: entrant {entrant.name}, model.{key}")
+    outside = getattr(model, "kind", "unified") == "external"
+    if outside != (entrant.family == "external"):
+        raise UserError(
+            f"{where}: entrant {entrant.name} is said to be {entrant.family}, but {path} makes a model of kind "
+            f"{getattr(model, 'kind', 'unified')}. Change one of them."
+        )
+    for key, source in parts_of(recipe).items():
+        check_there(source, f"{where}: entrant {entrant.name}, model.{key}")
     size = getattr(model, "image_size", None)
     if size not in (None, comparison.image_size) and not getattr(model, "init_from", None):
         raise UserError(
@@ -112,6 +128,15 @@ def recipe_of(comparison: Comparison, entrant: Entrant, where: Path, seed: int, 
             f"{comparison.image_size}. Set model.image_size in its overrides."
         )
     return recipe
+
+
+def parts_of(recipe: Recipe) -> dict[str, str]:
+    """What a recipe's model starts from, by key: names or folders of models, codecs, denoisers."""
+    found = {
+        key: getattr(recipe.model, key, None) for key in ("init_from", "reader", "codec", "denoiser_from")
+    }
+    found["reader"] = getattr(found["reader"], "name", found["reader"])
+    return {key: source for key, source in found.items() if isinstance(source, str)}
 
 
 def check_there(source: str, what: str) -> None:

@@ -27,6 +27,11 @@ COSTS = {
     "s a picture": lambda told: told["seconds_per_picture"],
     "s a picture of 16": lambda told: told["seconds_per_picture_of_16"],
     "GB drawing": lambda told: told["memory_gb"],
+    "conditions kept: a step is so many times as fast": lambda told: (told["condition_cache"] or {}).get(
+        "gain"
+    ),
+    "rows read": lambda told: told["training"].get("rows", {}).get("read"),
+    "of them without a picture": lambda told: told["training"].get("rows", {}).get("without_picture"),
 }
 
 
@@ -64,15 +69,17 @@ def _fill(template: str, results: dict[str, Any], drawn: dict[str, str], grid: l
         failed=[told for told in results["entrants"] if "failed" in told],
         scores=scores,
         costs=[(told["name"], {name: cost(told) for name, cost in COSTS.items()}) for told in entrants],
-        cost_names=list(COSTS),
+        cost_names=[name for name, cost in COSTS.items() if any(cost(told) is not None for told in entrants)],
         tasks=[task for task in TASKS if any(pair["task"] == task for pair in results["pairs"])],
         plots=drawn,
         grid=grid,
     )
 
 
-def number(value: float, name: str = "") -> str:
-    """A figure as people read it: decibels with one digit, others with three that count."""
+def number(value: float | None, name: str = "") -> str:
+    """A figure as people read it: decibels with one digit, others with three that count; a dash for none."""
+    if value is None:
+        return "–"
     if "psnr" in name:
         return f"{value:.1f}"
     if name in SCORES or name == "share":

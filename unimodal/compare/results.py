@@ -21,19 +21,20 @@ def results_of(
     budget: str,
     results: dict[str, list[dict]],
     failures: dict[str, str],
-    reader: dict | None,
+    readers: dict[str, dict],
 ) -> dict[str, Any]:
     """Results by entrant, in the comparison's order.
 
     results   by entrant, what its seeds gave (see `entrant.judge_job`)
     failures  by entrant, why it has none
-    reader    the result of the model whose understanding must not be lost
+    readers   by entrant, the result of the model whose understanding it must not lose
     """
     entrants = []
     for entrant in comparison.entrants:
         told = {"name": entrant.name, "family": entrant.family}
         if entrant.name in results:
-            told |= _summary(results[entrant.name], reader)
+            told |= _summary(results[entrant.name], readers.get(entrant.name))
+            told["reader"] = entrant.reader or comparison.reader
         else:
             told["failed"] = failures[entrant.name]
         entrants.append(told)
@@ -54,9 +55,11 @@ def _summary(results: Sequence[dict], reader: dict | None) -> dict[str, Any]:
     told: dict[str, Any] = {
         "scores": {name: score.as_dict() for name, score in pooled(results).items()},
         "params": results[0]["params"],
+        "parts": results[0].get("parts", {}),
         "training": {
-            key: mean(result["training"][key] for result in results) for key in results[0]["training"]
+            key: _mean([result["training"][key] for result in results]) for key in results[0]["training"]
         },
+        "condition_cache": _mean([result.get("condition_cache") for result in results]),
         "seeds": [
             {"seed": r["seed"], "scores": {k: v["value"] for k, v in r["scores"].items()}} for r in results
         ],
@@ -64,6 +67,15 @@ def _summary(results: Sequence[dict], reader: dict | None) -> dict[str, Any]:
     told |= {key: mean(result[key] for result in results) for key in MEASURED if key in results[0]}
     told["understanding_change"] = _change(results, reader) if reader else None
     return told
+
+
+def _mean(values: list[Any]) -> Any:
+    """The mean of numbers, or of each entry of dictionaries; None if there is nothing to average."""
+    if values[0] is None:
+        return None
+    if isinstance(values[0], dict):
+        return {key: _mean([value[key] for value in values]) for key in values[0]}
+    return mean(values)
 
 
 def _words(cases: dict[str, list[bool]]) -> np.ndarray:

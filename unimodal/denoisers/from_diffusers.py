@@ -59,7 +59,10 @@ def take(transformer: nn.Module, folder: Path, first: str) -> None:
 def no_tokens(latents: str, name: str) -> None:
     """Raise UserError if references are to come as tokens to a transformer that takes none."""
     if latents == "vae_seq":
-        raise UserError(f"model.reference: {name} takes no tokens of a picture. Use vlm, or vae_channel.")
+        raise UserError(
+            f"model.reference is vae_seq or dual (the default), but {name} takes no tokens of a picture that "
+            "is edited. Set model.reference=vlm, by which the reader sees it, or model.reference=vae_channel."
+        )
 
 
 def packed(conditions: Conditions) -> tuple[Tensor, Tensor]:

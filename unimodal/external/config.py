@@ -14,6 +14,7 @@ from unimodal.errors import UserError, nearest
 from unimodal.model.config import DropTable, Sampling, Strict, Times
 
 Reference = Literal["vlm", "vae_seq", "vae_channel", "dual"]
+ReaderKind = Literal["unimodal", "transformers", "tokens"]
 
 
 class ReaderNote(Strict):
@@ -22,10 +23,10 @@ class ReaderNote(Strict):
     kind    one of `unimodal.readers.READERS`
     name    a shipped model, a folder, or a hub id, as the recipe gave it
     nearby  that folder as seen from this model's; None for a shipped model and one of the hub
-    sha256  of its weights, see `unimodal.adapters.base.fingerprint`
+    sha256  of its weights, see `unimodal.adapters.base.fingerprint`; of `tokens`, of the tokenizer
     """
 
-    kind: Literal["unimodal", "transformers"] = "unimodal"
+    kind: ReaderKind = "unimodal"
     name: str
     nearby: str | None = None
     sha256: str | None = None
@@ -68,6 +69,8 @@ class ExternalConfig(Strict):
     reference  how a picture that is to be edited, the last of the conversation, reaches the denoiser: through
                the reader (`vlm`), as tokens of its latents (`vae_seq`), as channels (`vae_channel`), or both
                through the reader and as tokens (`dual`)
+    plans      whether what is said before a picture, in its own turn, is part of its prompt: the reader then
+               writes it before it draws; else it is left out, in training as in drawing
     null       what stands in the place of a dropped condition: nothing; the reader reads what is left
     """
 
@@ -76,6 +79,7 @@ class ExternalConfig(Strict):
     connector: ConnectorConfig = ConnectorConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     reference: Reference = "dual"
+    plans: bool = False
     image_size: int = Field(64, gt=0)
     times: Times = Times()
     sampling: Sampling = Sampling()

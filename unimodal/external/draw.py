@@ -36,7 +36,7 @@ def draw(
     generators  one a document: a batch equals its singles
     Raises UserError if the guidance needs a null that the model was not trained with.
     """
-    prompts = [as_prompt(document) for document in documents]
+    prompts = [as_prompt(document, model.config.plans) for document in documents]
     shapes = [None if (picture := reference(prompt)) is None else picture.shape for prompt in prompts]
     pictures: list[np.ndarray | None] = [None] * len(prompts)
     for rows in alike(shapes):
@@ -57,20 +57,20 @@ def _drawn(
     on_step: OnStep | None,
 ) -> Tensor:
     """Pixels (B, 3, H, W) in [-1, 1] for prompts whose references have one size, or that have none."""
-    config, codec, denoiser = model.config, model.codec, model.denoiser
+    config, codec = model.config, model.codec
     branches = guidance.branches(has_image=bool(prompts[0].images))
     check_nulls(branches, config.drop.model_dump())
     told = prompts + [drop(prompt, kind) for kind in branches for prompt in prompts]
     conditions = Conditions.of(*model.connector(*model.read(told)), model.references(told))
-    ready = {True: denoiser.prepare(conditions)}
+    ready = {True: model.denoiser.prepare(conditions)}
     if branches and guidance.interval != (0.0, 1.0):
-        ready[False] = denoiser.prepare(conditions.rows(slice(len(prompts))))
+        ready[False] = model.denoiser.prepare(conditions.rows(slice(len(prompts))))
 
     def predict_x0(x: Tensor, t: Tensor) -> Tensor:
         guided = False not in ready or guidance.applies(float(t))
         copies = 1 + len(branches) if guided else 1
         rows = x.repeat(copies, 1, 1, 1)
-        v, *nulls = denoiser(rows, t.to(x).expand(len(rows)), ready[guided]).chunk(copies)
+        v, *nulls = model.look(rows, t.to(x).expand(len(rows)), ready[guided]).chunk(copies)
         return x0_from_velocity(x, combine(v, dict(zip(branches, nulls)), guidance), t.to(x))
 
     shape = (codec.channels, size[0] // codec.stride, size[1] // codec.stride)

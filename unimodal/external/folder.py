@@ -21,15 +21,17 @@ from unimodal.model.folder import find_model
 from unimodal.model.weights import Weights, fill, unwritten
 from unimodal.pretrained.checkpoint import find_checkpoint
 from unimodal.readers import open_reader
+from unimodal.readers.tokens import tokens_fingerprint
 
-FINDERS = {"unimodal": find_model, "transformers": find_checkpoint}
+FINDERS = {"unimodal": find_model, "transformers": find_checkpoint, "tokens": find_model}
+FINGERPRINTS = {"unimodal": fingerprint, "transformers": fingerprint, "tokens": tokens_fingerprint}
 
 
 def noted(kind: str, name: str) -> tuple[ReaderNote, Path]:
     """A reader's note, `nearby` being the whole path, and its folder.  Raises UserError if it is gone."""
     folder = Path(FINDERS[kind](name))
     nearby = str(folder.resolve()) if Path(name).is_dir() else None
-    return ReaderNote(kind=kind, name=name, nearby=nearby, sha256=fingerprint(folder)), folder
+    return ReaderNote(kind=kind, name=name, nearby=nearby, sha256=FINGERPRINTS[kind](folder)), folder
 
 
 def find_reader(note: ReaderNote, model: Path) -> Path:
@@ -38,9 +40,10 @@ def find_reader(note: ReaderNote, model: Path) -> Path:
     # What was a folder is not asked of the hub, where another model may have its name.
     with suppress(UserError):  # told below, with the model's name
         places.append(Path(note.name) if note.nearby else Path(FINDERS[note.kind](note.name)))
-    there = [place for place in places if (place / "config.json").is_file()]
+    needed = "tokenizer.json" if note.kind == "tokens" else "config.json"
+    there = [place for place in places if (place / needed).is_file()]
     for place in there:
-        if fingerprint(place) == note.sha256:
+        if FINGERPRINTS[note.kind](place) == note.sha256:
             return place
     if there:
         raise UserError(

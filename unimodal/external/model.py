@@ -9,6 +9,7 @@ channels, h w latent grid.
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,12 @@ class ExternalModel(nn.Module):
             raise UserError(
                 "the attention of a transformers reader is causal, so positions behind the prompt cannot all "
                 "see each other; set model.connector.options.causal=true."
+            )
+        if config.reader_sees and not reader.sees:
+            raise UserError(
+                f"model.reference {config.reference}: a picture to edit would reach the denoiser through the "
+                f"reader, but the reader {config.reader.kind} sees none. Set model.reference to vae_seq or "
+                "vae_channel."
             )
         self.multiple = lcm(reader.multiple, codec.stride * self.denoiser.multiple)
         self.configure(config)
@@ -141,6 +148,10 @@ class ExternalModel(nn.Module):
             for n, one in zip(numbers, self.codec.encode(signal).float()):
                 latents[n] = one
         return latents
+
+    def look(self, noisy: Tensor, t: Tensor, ready: Any) -> Tensor:
+        """One solver step's velocity of latents (B, C, h, w): see Denoiser."""
+        return self.denoiser(noisy, t, ready)
 
     # ---- training -------------------------------------------------------------------------------
 

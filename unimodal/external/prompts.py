@@ -1,7 +1,8 @@
 """Prompts: what a picture is drawn from is the conversation before it.
 
 Every picture of a prompt is one that is read, the user's as well as one drawn earlier: dropping pictures
-takes all of them away, and the last of them is the one that an edit changes.
+takes all of them away, and the last of them is the one that an edit changes.  What is said before a picture
+in its own turn is its plan: part of the prompt where the reader writes one before it draws, else left out.
 """
 
 from collections.abc import Iterator
@@ -9,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from unimodal.data.document import Document, Image, Part, Turn
+from unimodal.data.document import Document, Image, Part, Text, Turn
 
 
-def prompts(document: Document) -> Iterator[tuple[Document, np.ndarray]]:
+def prompts(document: Document, plans: bool) -> Iterator[tuple[Document, np.ndarray]]:
     """Each picture that a document draws, uint8 (H, W, 3), with the prompt before it."""
     turns: list[Turn] = []
     for turn in document.turns:
@@ -20,15 +21,35 @@ def prompts(document: Document) -> Iterator[tuple[Document, np.ndarray]]:
         for part in turn.parts:
             if isinstance(part, Image) and part.trained:
                 begun = (Turn(turn.role, tuple(parts)),) if parts else ()
-                yield Document((*turns, *begun), document.id), part.pixels
+                yield _told(Document((*turns, *begun), document.id), plans), part.pixels
             parts.append(_read(part))
         turns.append(Turn(turn.role, tuple(parts)))
 
 
-def as_prompt(document: Document) -> Document:
+def as_prompt(document: Document, plans: bool) -> Document:
     """A conversation up to a picture that is to be drawn, as `prompts` gives it."""
     turns = tuple(replace(turn, parts=tuple(map(_read, turn.parts))) for turn in document.turns)
-    return replace(document, turns=turns)
+    return _told(replace(document, turns=turns), plans)
+
+
+def plan_of(prompt: Document) -> str:
+    """What is said before the picture in its own turn, after the last picture there; empty if nothing is."""
+    said = ""
+    for part in prompt.turns[-1].parts if prompt.turns and prompt.turns[-1].role == "assistant" else ():
+        said = said + part.text if isinstance(part, Text) else ""
+    return said
+
+
+def _told(prompt: Document, plans: bool) -> Document:
+    """The prompt, without its plan unless that is part of it."""
+    if plans or not plan_of(prompt):
+        return prompt
+    *before, last = prompt.turns
+    parts = list(last.parts)
+    while parts and isinstance(parts[-1], Text):
+        parts.pop()
+    begun = (replace(last, parts=tuple(parts)),) if parts else ()
+    return replace(prompt, turns=(*before, *begun))
 
 
 def reference(prompt: Document) -> np.ndarray | None:

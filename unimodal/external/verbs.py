@@ -1,9 +1,11 @@
 """A loaded external model: it is asked what any other model is asked.
 
-What it writes, its reader writes.  What it draws is drawn by the denoiser, from the conversation so far.
+What it writes, its reader writes.  What it draws is drawn by the denoiser, from the conversation so far, and
+from what the reader says first of the picture, if it was trained so.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -35,9 +37,9 @@ class ExternalConverser:
 
     def run(self, seeds: list[int]) -> Iterator[tuple[int, Event]]:
         """Yield (row, event) until every row has ended its turn."""
-        side = self.model.config.image_size
-        if self.settings.writes:
-            yield from self.model.reader.converse(self.documents, self.settings, seeds, side, self.draw)
+        side, reader = self.model.config.image_size, self.model.reader
+        if self.settings.writes or self.settings.plan:
+            yield from reader.converse(self.documents, self._readers(), seeds, side, self.draw)
             return
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         sizes = [self._size(document, side) for document in self.documents]
@@ -45,6 +47,11 @@ class ExternalConverser:
             asked, chance = [self.documents[row] for row in rows], [generators[row] for row in rows]
             for row, picture in zip(rows, self.draw(asked, sizes[rows[0]], chance)):
                 yield row, Drawn(picture)
+
+    def _readers(self) -> Settings:
+        """The settings with a picture's size in the reader's own positions."""
+        grid, times = self.settings.grid, self.model.multiple // self.model.reader.multiple
+        return replace(self.settings, grid=grid and tuple(cells * times for cells in grid))
 
     def _size(self, document: Document, side: int) -> tuple[int, int]:
         """Height and width in pixels of what is to be drawn."""
@@ -61,8 +68,9 @@ class External(Unimodal):
 
     @property
     def writing(self) -> Writing:
-        """The likeliest words: a picture is drawn from what was asked, and nothing is said before it."""
-        return Writing()
+        """The reader's, which writes; without a plan where pictures are not drawn from one."""
+        own = self.model.reader.writing
+        return own if self.config.plans else own.model_copy(update={"plan": 0})
 
     def add_adapter(self, folder: str | Path) -> str:
         """Refuse: adapters change a unimodal model's decoder, and here that is frozen."""

@@ -44,7 +44,7 @@ Event = Piece | Drawn
 class Converser:
     """Replies of one model to a batch of documents that end where the assistant is to go on.
 
-    `on_step` is told of every solver step; `documents` grow by the pictures that are drawn.
+    `on_step` is told of every solver step; `documents` grow by what is said before a picture, and by it.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Converser:
         self.context = read_documents(model, self.tokenizer, self.documents, room=settings.max_tokens + 64)
         decoders = [StreamDecoder(self.tokenizer) for _ in range(rows)]
         writing, tokens, images = [True] * rows, [0] * rows, [0] * rows
+        self.said = [""] * rows  # since the last picture
         self.ends = (self.tokenizer.im_end, self.tokenizer.endoftext)
         drawing: list[int] = []
         while any(writing) or drawing:
@@ -94,6 +95,7 @@ class Converser:
                         break
                     tokens[row] += 1
                     if text := decoders[row].push(token):
+                        self.said[row] += text
                         yield row, Piece(text)
                     if settings.writes and tokens[row] >= settings.max_tokens:
                         writing[row] = False
@@ -143,6 +145,9 @@ class Converser:
         """Draw in the chosen rows, those of one size together, and read the pictures back."""
         sizes: dict[Grid, list[int]] = {}
         for row in chosen:
+            if self.said[row]:  # it is part of what the picture is drawn from, and of its nulls as trained
+                self.documents[row] = with_reply(self.documents[row], [Text(self.said[row], trained=True)])
+                self.said[row] = ""
             sizes.setdefault(self._grid(row), []).append(row)
         for grid, rows in sizes.items():
             read_size(self.model, self.tokenizer, self.context, grid, self._only(rows))

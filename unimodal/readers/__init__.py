@@ -3,6 +3,7 @@
 from importlib import import_module
 
 READERS = {
+    "tokens": "unimodal.readers.tokens:load_tokens",
     "transformers": "unimodal.readers.vlm:load_vlm",
     "unimodal": "unimodal.readers.own:load_own",
 }

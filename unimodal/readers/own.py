@@ -27,13 +27,14 @@ from unimodal.sequence.tokenizer import Tokenizer
 class OwnReader(nn.Module):
     """See `unimodal.readers.reader`."""
 
-    causal = False
+    causal, sees = False, True
 
     def __init__(self, model: UnifiedModel, tokenizer: Tokenizer):
         super().__init__()
         self.model, self.tokenizer = model.requires_grad_(False).eval(), tokenizer
         self.layers, self.width = model.config.num_hidden_layers, model.config.hidden_size
         self.seen, self.multiple = model.config.hidden_size, model.multiple
+        self.writing = model.config.writing
 
     def read(
         self, prompts: list[Document], layers: list[int], appended: Appended | None = None

@@ -13,6 +13,7 @@ from torch import Tensor
 from unimodal.connectors.connector import Appended
 from unimodal.data.document import Document
 from unimodal.generation.converse import Event, Settings
+from unimodal.model.config import Writing
 from unimodal.sequence.layout import Grid
 
 Draw = Callable[[list[Document], tuple[int, int], list[torch.Generator]], list[np.ndarray]]
@@ -26,6 +27,8 @@ class Reader(Protocol):
     seen           E
     multiple       what the sides of pictures must be multiples of, in pixels
     causal         whether positions that are appended can only see those before them
+    sees           whether it sees pictures, or reads the words around them alone
+    writing        how it writes when nobody says; a `plan` above 0: it says something before a picture
     """
 
     layers: int
@@ -33,6 +36,8 @@ class Reader(Protocol):
     seen: int
     multiple: int
     causal: bool
+    sees: bool
+    writing: Writing
 
     def read(
         self, prompts: list[Document], layers: list[int], appended: Appended | None = None

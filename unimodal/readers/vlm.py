@@ -21,6 +21,7 @@ from unimodal.data.document import Document, Text, Turn
 from unimodal.data.document import Image as Picture
 from unimodal.errors import UserError
 from unimodal.generation.converse import Event, Piece, Settings
+from unimodal.model.config import Writing
 from unimodal.readers.reader import Draw
 from unimodal.sequence.layout import Grid
 
@@ -32,8 +33,9 @@ class VlmReader(nn.Module):
     processor  its AutoProcessor
     """
 
-    causal = True
+    causal, sees = True, True
     multiple = 1  # the processor brings pictures to its own sizes
+    writing = Writing()  # it has no way to ask for a picture, so it says nothing before one
 
     def __init__(self, model: nn.Module, processor: Any):
         super().__init__()

@@ -38,6 +38,7 @@ class SourceSection(Section):
     split: str = "train"  # of the live source
     seed: int = 1  # of the live source
     tasks: dict[str, float] | None = None  # share of each task of the live source; null: the source's own
+    reasons: bool | None = None  # of the live source: replies say what they follow from; null: its own habit
     path: str | None = None  # JSONL or parquet
     image_root: str | None = None  # what image paths are relative to; null: the folder of `path`
     weight: float = Field(1.0, gt=0)  # share of documents in the mixture, relative to the other sources
@@ -46,6 +47,8 @@ class SourceSection(Section):
     def _one_origin(self) -> "SourceSection":
         if (self.source is None) == (self.path is None):
             raise ValueError("a source needs either `source` (a live one by name) or `path` (a file)")
+        if self.path and (self.tasks or self.reasons is not None):
+            raise ValueError("`tasks` and `reasons` are of live sources; a file's rows are what they are")
         return self
 
 
@@ -77,6 +80,8 @@ class TrainSection(Section):
     adam_beta2: float = Field(0.95, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)  # of matrices only
     max_grad_norm: float | None = Field(1.0, gt=0)  # null: no clipping
+    returns: int = Field(0, ge=0)  # to the last checkpoint, when a loss derails; 0: the run stops instead
+    spike: float | None = Field(None, gt=1)  # derails too: so many times the median of recent losses
     ema_decay: float | None = Field(0.999, ge=0, lt=1)  # null: no average, the live weights are saved
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of activations; weights are kept in fp32
     gradient_checkpointing: bool = False
@@ -106,6 +111,8 @@ class TrainSection(Section):
     def _evaluated(self) -> "TrainSection":
         if self.eval_steps is None and (self.load_best_model_at_end or self.early_stopping_patience):
             raise ValueError("`load_best_model_at_end` and `early_stopping_patience` need `eval_steps`")
+        if self.spike is not None and not self.returns:
+            raise ValueError("`spike` says when to go back to a checkpoint; it needs `returns` above 0")
         return self
 
 
@@ -135,8 +142,16 @@ class Recipe(Section, Generic[ModelSection]):
         return self
 
     def to_yaml(self) -> str:
-        """The resolved recipe, every default written out; `load_recipe` reads it back."""
-        return OmegaConf.to_yaml(OmegaConf.create(self.model_dump(mode="json", serialize_as_any=True)))
+        """The resolved recipe, every default written out; `load_recipe` reads it back.
+
+        A model that begins as another one takes from it what the recipe does not say: there no default is
+        in force, so none is written.
+        """
+        resolved = self.model_dump(mode="json", serialize_as_any=True)
+        if getattr(self.model, "init_from", None):
+            said = self.model.model_fields_set | {"kind"}
+            resolved["model"] = {key: value for key, value in resolved["model"].items() if key in said}
+        return OmegaConf.to_yaml(OmegaConf.create(resolved))
 
 
 def changes(before: str, after: str) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from unimodal.adapters.section import Settings
 from unimodal.errors import UserError
-from unimodal.external.config import ConnectorConfig, DenoiserConfig, ExternalConfig, Reference
+from unimodal.external.config import ConnectorConfig, DenoiserConfig, ExternalConfig, ReaderKind, Reference
 from unimodal.external.folder import load_external, noted
 from unimodal.external.model import ExternalModel
 from unimodal.images.codec import load_codec
@@ -16,17 +16,21 @@ from unimodal.model.config import DropTable, Sampling, Strict, Times
 from unimodal.model.folder import find_model, model_type
 from unimodal.pretrained.checkpoint import read_json
 from unimodal.readers import open_reader
+from unimodal.readers.reader import Reader
 from unimodal.training.config import Recipe
 from unimodal.training.external_trainee import ExternalTrainee
 from unimodal.training.unified import mixture_of
 
-PARTS = ("reader", "codec", "connector", "denoiser", "reference", "denoiser_from")
+PARTS = ("reader", "codec", "connector", "denoiser", "reference", "plans", "denoiser_from")
 
 
 class ReaderSection(Strict):
-    """The frozen model that understands: its kind, and a shipped model's name, a folder, or a hub id."""
+    """The frozen model that understands: its kind, and a shipped model's name, a folder, or a hub id.
 
-    kind: Literal["unimodal", "transformers"] = "unimodal"
+    `tokens` is none: only the tokenizer of a model's folder, for a denoiser with a text encoder of its own.
+    """
+
+    kind: ReaderKind = "unimodal"
     name: str
 
 
@@ -43,11 +47,12 @@ class ExternalModelSection(Strict):
     kind: Literal["external"]
     init_from: str | None = None  # an external model to go on from; its parts then are the parts
     reader: ReaderSection | None = None
-    codec: str | None = None  # folder or id of a continuous codec; null: that of a reader of this toolkit
+    codec: str | None = None  # folder or id of a continuous codec; null: that in the reader's folder
     connector: ConnectorConfig = ConnectorConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     denoiser_from: str | None = None  # whose denoiser to start from: an external model, or a diffusers folder
     reference: Reference = "dual"
+    plans: bool | None = None  # draw from what is said before a picture too; null: if the reader says it
     trained: tuple[Literal["connector", "denoiser"], ...] = ("connector", "denoiser")  # the other is frozen
     cache: Path | None = None  # keeps what the reader makes of each prompt; null: it reads every time
     changed_area: bool = False  # what an edit changes counts more than what it leaves (external.changes)
@@ -87,18 +92,28 @@ class ExternalModelSection(Strict):
             raise UserError(
                 "model.reader is missing: an external model that starts from nothing needs a model that reads"
             )
-        if self.codec is None and self.reader.kind != "unimodal":
+        note, folder = noted(self.reader.kind, self.reader.name)
+        own = self.reader.kind != "transformers" and (folder / "codec").is_dir()
+        if self.codec is None and not own:
             raise UserError(
                 f"model.codec is missing: {self.reader.name} has none, so name one for the denoiser to use"
             )
-        note, folder = noted(self.reader.kind, self.reader.name)
+        reader = open_reader(note.kind)(folder)
         fields = {name: getattr(self, name) for name in ExternalConfig.model_fields if hasattr(self, name)}
-        config = ExternalConfig(**fields | {"reader": note, "denoiser": self._shaped()})
-        codec = load_codec(self.codec or folder / "codec")
-        model = ExternalModel(config, open_reader(note.kind)(folder), codec)
+        fields |= {"reader": note, "denoiser": self._shaped(), "plans": self._plans(reader)}
+        model = ExternalModel(ExternalConfig(**fields), reader, load_codec(self.codec or folder / "codec"))
         if self.denoiser_from:
             self._take_denoiser(model)
         return model
+
+    def _plans(self, reader: Reader) -> bool:
+        """Whether pictures are drawn from what is said before them.  UserError if the reader says nothing."""
+        if self.plans and not reader.writing.plan:
+            raise UserError(
+                f"model.plans: the reader {self.reader.name} writes nothing before a picture "
+                "(writing.plan is 0), so there would be a plan in training alone. Leave model.plans out."
+            )
+        return reader.writing.plan > 0 if self.plans is None else self.plans
 
     def _diffusers(self) -> Path | None:
         """The folder of `denoiser_from`, if it is one of diffusers."""

@@ -1,7 +1,8 @@
 """What a run tells: a line of JSON a logged step, always; a live display or plain lines; tensorboard.
 
     OUTPUT/log.jsonl   step, loss, loss_<name>, loss_<name>_bins, learning_rate, grad_norm,
-                       tokens_per_second, padding, mfu, step_seconds, seconds, memory_gb
+                       tokens_per_second, padding, mfu, step_seconds, seconds, memory_gb, and rows (of the
+                       data, by what became of them) where the trainee counts them
                        step, eval_loss, eval_loss_<name>, seconds     of an evaluation
 
 Losses are those of all items since the last line; `loss_<name>_bins` are means over ten equal parts of
@@ -101,6 +102,16 @@ class Log:
             self._file.close()
         if self._board:
             self._board.close()
+
+    def go_back(self, step: int) -> None:
+        """Drop what was logged after a step: the run goes on from there once more."""
+        if self._file is None:
+            return
+        path = Path(self._file.name)
+        self._file.close()
+        continue_log(path, step)
+        self._file = path.open("a", encoding="utf-8")
+        self.tick(step)
 
     def say(self, message: str) -> None:
         """Something worth knowing once."""

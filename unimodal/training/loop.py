@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from unimodal.errors import UserError
 from unimodal.training.checkpoint import checkpoint_path, complete_checkpoints
 from unimodal.training.config import Recipe, changes
+from unimodal.training.guard import Derailed
 from unimodal.training.held_out import evaluate
 from unimodal.training.log import Log
 from unimodal.training.processes import noise_seed, summed
@@ -34,8 +35,11 @@ def _total_counts(run: Run, batches: list[Batch]) -> dict[str, float]:
     return dict(zip(names, summed(mine, run.accelerator)))
 
 
-def _stop_unless_finite(run: Run, finite: bool, losses: list[Losses], batches: list[Batch]) -> None:
-    """Raise a UserError that names the samples if the step's loss or gradient is not a number."""
+def _refuse_unless_finite(run: Run, finite: bool, losses: list[Losses], batches: list[Batch]) -> None:
+    """Raise an error that names the samples if the step's loss or gradient is not a number.
+
+    In a guarded run Derailed, which the loop catches, else UserError.
+    """
     if finite:
         return
     everyone = list(chain.from_iterable(batch.sample_ids for batch in batches))
@@ -46,11 +50,14 @@ def _stop_unless_finite(run: Run, finite: bool, losses: list[Losses], batches: l
     ]
     with_bad_loss = gather_object(list(chain.from_iterable(bad)))
     ids = with_bad_loss or gather_object(everyone)
+    what = f"The {'loss' if with_bad_loss else 'gradient'} of step {run.step + 1} is not finite"
+    samples = f"Samples of the batch: {', '.join(map(str, ids))}."
+    if run.guard:
+        raise Derailed(f"{what}. {samples}")
     kept = complete_checkpoints(run.recipe.output.dir)
     last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint before it"
     raise UserError(
-        f"The {'loss' if with_bad_loss else 'gradient'} of step {run.step + 1} is not finite; the weights "
-        f"were not touched and {last}. Samples of the batch: {', '.join(map(str, ids))}. Look at them with "
+        f"{what}; the weights were not touched and {last}. {samples} Look at them with "
         "`unimodal data preview`; if they are sound, lower train.learning_rate, lengthen train.warmup_steps "
         "or use train.precision=fp32."
     )
@@ -79,14 +86,19 @@ def _optimizer_step(run: Run, tally: Tally, meter: Meter) -> float:
     norm = torch.nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
     names = list(parts[0].sums)
     mine = torch.stack([sum(part.sums[name] for part in parts).float() for name in names] + [norm.float()])
+    rows = sorted(getattr(batches[0], "rows", {}))
     work = [
         sum(b.tokens for b in batches),
         sum(b.budget for b in batches),
         sum(map(run.trainee.flops, batches)),
+        *(sum(batch.rows[name] for batch in batches) for name in rows),
     ]
     everyones = summed([*mine.tolist(), *work], accelerator)
-    sums, work = dict(zip(names, everyones)), everyones[-3:]
-    _stop_unless_finite(run, all(map(math.isfinite, everyones[:-3])), parts, batches)
+    sums, work = dict(zip(names, everyones)), everyones[-len(work) :]
+    _refuse_unless_finite(run, all(map(math.isfinite, everyones[: -len(work)])), parts, batches)
+    weights = parts[0].weights
+    if run.guard:
+        run.guard.see(run.step + 1, sum(weights[n] * s / totals[n] for n, s in sums.items() if totals[n]))
 
     for optimizer, scheduler in zip(run.optimizers, run.schedulers):
         optimizer.step()
@@ -95,8 +107,9 @@ def _optimizer_step(run: Run, tally: Tally, meter: Meter) -> float:
     if run.ema:
         run.ema.update()
     run.step += 1
-    tally.add(sums, totals, parts[0].weights)
-    meter.add(*work)
+    tally.add(sums, totals, weights)
+    tally.add_rows(dict(zip(rows, work[3:])))
+    meter.add(*work[:3])
     return mine[-1].item()
 
 
@@ -104,6 +117,7 @@ def _log_step(run: Run, log: Log, tally: Tally, meter: Meter, rate: float, norm:
     bins = merge_bins(gather_object([tally.bin_lists()]))
     rates = meter.read()
     entry = {"step": run.step, **tally.losses(bins), "learning_rate": rate, "grad_norm": norm, **rates}
+    entry |= {"rows": dict(tally.rows)} if tally.rows else {}
     entry |= {"seconds": log.earlier_seconds + meter.seconds, "memory_gb": memory_gb(run.accelerator.device)}
     log.write(entry, meter.to_go(run.recipe.train.steps - run.step))
 
@@ -132,9 +146,19 @@ def _steps(run: Run, log: Log) -> Path:
         _judge(run, log, meter)  # what there is to improve upon
         with meter.pause():
             run.save()
+    elif run.guard and not complete_checkpoints(run.recipe.output.dir):
+        with meter.pause():
+            run.save()  # what there is to go back to
     while run.step < train.steps and not stopped and not run.over:
         rate = run.optimizers[0].param_groups[0]["lr"]
-        norm = _optimizer_step(run, tally, meter)
+        try:
+            norm = _optimizer_step(run, tally, meter)
+        except Derailed as why:
+            run.guard.count(why)
+            saved, tally = run.go_back(), Tally()
+            log.go_back(run.step)
+            log.say(f"{why} Back to step {run.step}, and on with other rows (return {run.guard.returns}).")
+            continue
         log.tick(run.step)
         final = run.step == train.steps
         if run.step % train.logging_steps == 0 or final:
@@ -211,6 +235,8 @@ def _introduce(run: Run, log: Log) -> None:
     log.say(f"{run.accelerator.num_processes} process(es) on {run.accelerator.device.type}")
     if run.budget:
         log.say(run.budget)
+    for sentence in run.trainee.about() if hasattr(run.trainee, "about") else ():
+        log.say(sentence)
     log.say(f"precision {run.precision.reason}")
     if run.recipe.train.optimizer == "muon":
         log.say(f"muon orthogonalises in {run.precision.names['orthogonalise']}")

@@ -16,6 +16,7 @@ from unimodal.errors import UserError
 from unimodal.training.budget import within_budget
 from unimodal.training.checkpoint import (
     checkpoint_path,
+    complete_checkpoints,
     find_checkpoint,
     read_checkpoint,
     save_checkpoint,
@@ -23,6 +24,7 @@ from unimodal.training.checkpoint import (
 )
 from unimodal.training.config import Recipe
 from unimodal.training.ema import Ema
+from unimodal.training.guard import Guard
 from unimodal.training.held_out import Best, check_metric
 from unimodal.training.optimizers import (
     build_optimizers,
@@ -93,6 +95,7 @@ class Run:
         self.generator = torch.Generator(accelerator.device)
         self.resumed_from = checkpoint
         self.best = self._best(state.get("best"))
+        self.guard = Guard(train, state.get("guard")) if train.returns else None
 
     def _best(self, before: dict[str, Any] | None) -> Best | None:
         """The best evaluation of the run so far; None if it is not evaluated."""
@@ -134,6 +137,20 @@ class Run:
     def _load(self, state: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
         self._load_weights(state, tensors)
         load_optimizer_tensors(self.module, self.optimizers, tensors["optimizer"])
+
+    def go_back(self) -> int:
+        """Be what the newest checkpoint was, but for the place in the data; gives its step."""
+        path = complete_checkpoints(self.recipe.output.dir)[-1]
+        state, tensors = read_checkpoint(path)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+            optimizer.state.clear()
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"]
+        self._load(state, tensors)
+        self.step = state["step"]
+        self.schedulers = build_schedulers(self.optimizers, self.recipe.train, self.step)
+        return self.step
 
     def load_best(self) -> None:
         """Put back the weights and averages of the best evaluation."""
@@ -183,6 +200,8 @@ class Run:
             if self.best:
                 state["best"] = self.best.state()
                 spare = self.best.step
+            if self.guard:
+                state["guard"] = self.guard.state()
             keep = self.recipe.train.save_total_limit
             save_checkpoint(self.recipe.output.dir, self.step, self.save_model, tensors, state, keep, spare)
         self.accelerator.wait_for_everyone()

@@ -15,6 +15,7 @@ class Tally:
         self.sums: dict[str, float] = defaultdict(float)
         self.counts: dict[str, float] = defaultdict(float)
         self.weights: dict[str, float] = {}
+        self.rows: dict[str, int] = defaultdict(int)  # of the data, by what became of them
         self.bins: dict[str, Tensor] = {}  # (2, BINS): sums and counts
 
     def add(self, sums: dict[str, float], counts: dict[str, float], weights: dict[str, float]) -> None:
@@ -23,6 +24,11 @@ class Tally:
         for name, value in sums.items():
             self.sums[name] += value
             self.counts[name] += counts[name]
+
+    def add_rows(self, rows: dict[str, float]) -> None:
+        """The rows that a step took, summed over micro-steps and ranks."""
+        for name, count in rows.items():
+            self.rows[name] += round(count)
 
     def add_bins(self, bins: dict[str, tuple[Tensor, Tensor]]) -> None:
         """One micro-step's losses by place; stays on the device."""

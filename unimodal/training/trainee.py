@@ -37,6 +37,7 @@ class Batch(Protocol):
     tokens: int  # used positions (or pixels, patches: the trainee's own unit)
     budget: int  # positions computed, padding included
     state: dict[str, Any]  # JSON values from which `batches` goes on right after this batch
+    # A batch may also say in `rows` how many rows of the data it took, by what became of them, for the log.
 
 
 B = TypeVar("B", bound=Batch)
@@ -51,8 +52,9 @@ class Trainee(Protocol[B]):
     A trainee of something else than a model says what in `product`, which names its folder; one with a
     `hint(folder) -> str` has it printed when all is done.  One with `held_out() -> Iterator[B]` can be
     judged on rows it does not learn from: finitely many batches, the same at every call, whose losses are
-    summed by `losses` and divided by `count` as in training.  One with `about_rows(recipe, batches)` has
-    its lines about the data, by name, told before a run.
+    summed by `losses` and divided by `count` as in training.  One with `about() -> list[str]` has these
+    sentences said before a run, one with `about_rows(recipe, batches)` its lines about the data, by name, in
+    a dry run.
     """
 
     module: nn.Module

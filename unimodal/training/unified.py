@@ -198,4 +198,5 @@ def _source(section: SourceSection) -> Source:
     if section.path:
         return FileSource(section.path, section.image_root)
     options = {"tasks": section.tasks} if section.tasks else {}
+    options |= {} if section.reasons is None else {"reasons": section.reasons}
     return live_source(section.source, section.split, section.seed, **options)
