@@ -116,7 +116,7 @@ def recipe_of(comparison: Comparison, entrant: Entrant, where: Path, seed: int, 
     outside = getattr(model, "kind", "unified") == "external"
     if outside != (entrant.family == "external"):
         raise UserError(
-            f"{where}: entrant {entrant.name} is said to be {entrant.family}, but {path} makes a model of kind "
+            f"{where}: entrant {entrant.name} is said to be {entrant.family}, but {path} makes one of kind "
             f"{getattr(model, 'kind', 'unified')}. Change one of them."
         )
     for key, source in parts_of(recipe).items():
