@@ -15,6 +15,7 @@ import pytest
 
 import unimodal
 from data_tools.shapes.oracle import Unreadable, read_scene
+from data_tools.shapes.reasons import final
 from data_tools.shapes.scene import Scene
 from unimodal.chat.session import Session, Settings
 from unimodal.generation.verbs import Picture, Piece
@@ -71,9 +72,9 @@ def test_edits_and_leaves_the_rest(model):
 def test_answers_about_a_picture_and_about_words(model):
     picture = model.generate("three yellow stars on a black background", seed=2)[0]
     asked = ("how many stars are there?", "what color is the background?", "is there a circle?")
-    assert model.answer([picture] * 3, list(asked)) == ["three", "black", "no"]
+    assert list(map(final, model.answer([picture] * 3, list(asked)))) == ["three", "black", "no"]
     told = "there is a small red cross below a large cyan triangle. is the red cross above the cyan triangle?"
-    assert model.chat([{"role": "user", "content": told}]).text == "no"
+    assert final(model.chat([{"role": "user", "content": told}]).text) == "no"
 
 
 @not_yet
@@ -83,7 +84,7 @@ def test_converses_draw_change_ask(model):
     def say(words: str) -> tuple[list, str]:
         events = list(session.say(words))
         pictures = [event.image for event in events if isinstance(event, Picture)]
-        return pictures, "".join(event.text for event in events if isinstance(event, Piece))
+        return pictures, final("".join(event.text for event in events if isinstance(event, Piece)))
 
     (drawn,), _ = say("draw two orange diamonds on a white background")
     (changed,), _ = say("now make the background gray")

@@ -154,6 +154,7 @@ KINDS = {
     "swap": _swap,
     "background": _background,
 }
+WEIGHTS = {name: 1.0 for name in KINDS} | {"swap": 2.5}  # two things change at once, which is learned last
 
 
 def make_edit(rng: Random, world: World, kind: str) -> Made:

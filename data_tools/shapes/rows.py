@@ -27,7 +27,7 @@ MORE_QUESTIONS = 6  # at most, after the first about the same scene
 PLAIN = "plain"  # the kind of text rows that are no conversation
 _KINDS: dict[str, dict[str, float]] = {
     "t2i": captions.WEIGHTS,
-    "edit": {name: 1.0 for name in edits.KINDS},
+    "edit": edits.WEIGHTS,
     "vqa": questions.WEIGHTS,
     "text": {**questions.WEIGHTS, PLAIN: 5.0},
     "chat": CHAT_KINDS,
