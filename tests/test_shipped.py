@@ -26,10 +26,6 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="shapes-base is not in this checkout")
 
 
-# What this early model cannot do yet; strict, so that a better one has to drop the mark.
-not_yet = pytest.mark.xfail(strict=True, reason="shapes-base is an early model: see its card")
-
-
 @pytest.fixture(scope="module")
 def model():
     return unimodal.load("shapes-base")
@@ -50,7 +46,6 @@ def test_it_is_small(model):
     assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) <= 32_000_000
 
 
-@not_yet
 def test_draws_what_it_is_told(model):
     picture = model.generate("a red circle left of a blue square on a white background", seed=1)[0]
     scene = scene_of(picture)
@@ -59,7 +54,6 @@ def test_draws_what_it_is_told(model):
     assert column["circle"] < column["square"]
 
 
-@not_yet
 def test_edits_and_leaves_the_rest(model):
     before = model.generate("a red circle left of a blue square on a white background", seed=1)[0]
     after = model.edit(before, "make the circle green", seed=1)[0]
@@ -68,7 +62,6 @@ def test_edits_and_leaves_the_rest(model):
     assert new == Scene(tuple(changed), old.background)
 
 
-@not_yet
 def test_answers_about_a_picture_and_about_words(model):
     picture = model.generate("three yellow stars on a black background", seed=2)[0]
     asked = ("how many stars are there?", "what color is the background?", "is there a circle?")
@@ -77,7 +70,6 @@ def test_answers_about_a_picture_and_about_words(model):
     assert final(model.chat([{"role": "user", "content": told}]).text) == "no"
 
 
-@not_yet
 def test_converses_draw_change_ask(model):
     session = Session(model, Settings(seed=3))
 
