@@ -205,7 +205,7 @@ def test_flops_are_close_to_what_torch_counts(recipe, tmp_path, path):
 
 
 def test_masked_text_costs_what_it_hides(recipe):
-    said = ["model.text_objective=masked", "model.masked_text.block=4"]
+    said = ["model.text_objective=masked", "model.masked_text.block=4", "data.tokens=1024"]
     masked, plain = (r.model.build(r) for r in (recipe(*said), recipe()))
     batch = next(masked.batches(None, 0, 1))
     generator = torch.Generator().manual_seed(0)
