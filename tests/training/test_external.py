@@ -194,8 +194,9 @@ def test_a_loss_that_is_no_number_names_the_rows_and_a_guarded_run_goes_on(recip
 
     def poisoned(self, batch, generator):
         losses = plain(self, batch, generator)
-        seen.append(batch.sample_ids)
-        if len(seen) == 3:
+        if batch.sample_ids not in seen:  # what a picture costs is counted on the first ones once more
+            seen.append(batch.sample_ids)
+        if seen[2:] == [batch.sample_ids]:
             losses.sums["image"] = losses.sums["image"] * float("nan")
         return losses
 
