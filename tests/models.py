@@ -1,8 +1,10 @@
 """Tiny models for tests: width 32, two layers, raw pixel patches as codec, so seconds each."""
 
+import numpy as np
 import torch
+from PIL import Image
 
-from tests.documents import tokenizer
+from tests.documents import picture, tokenizer
 from unimodal.generation.verbs import Unimodal
 from unimodal.images.codec import Codec, PixelPatches
 from unimodal.model.config import DropTable, ModelConfig, Sampling
@@ -39,6 +41,18 @@ def tiny_model(seed: int = 0, codec: Codec | None = None, **changes) -> UnifiedM
         else:
             torch.nn.init.normal_(weight, std=0.15)
     return model.eval()
+
+
+def edits_alone(model: Unimodal, prompts: list[str]) -> tuple[list, list]:
+    """Pictures of different sizes and what becomes of them; each edit of the batch is that of it alone."""
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(picture(rng, *size)) for size in ((8, 8), (8, 16), (8, 8))]
+    together = model.edit(images, prompts, seed=1)
+    assert [image.size for image in together] == [image.size for image in images]
+    for image, prompt, got in zip(images, prompts, together):
+        alone = np.asarray(model.edit(image, prompt, seed=1)[0]).astype(int)
+        assert np.abs(alone - np.asarray(got)).max() <= 1
+    return images, together
 
 
 def tiny(seed: int = 0, **changes) -> Unimodal:

@@ -11,16 +11,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.documents import picture, tokenizer
-from tests.external.make import external, external_model, planner
+from tests.external.make import external, planner, save_beside_reader
 from unimodal.chat.repl import Repl
 from unimodal.chat.session import Session
 from unimodal.chat.terminal import Screen
 from unimodal.cli import app
 from unimodal.data.rows import parse_row
 from unimodal.errors import UserError
-from unimodal.external.folder import noted, save_external
 from unimodal.generation.verbs import Drawing, Picture, Piece
-from unimodal.model.folder import save_model
 from unimodal.readers.tokens import TokensReader
 
 
@@ -105,11 +103,7 @@ def test_commands_work_as_with_any_model(tmp_path):
 
 
 def test_one_prompt_from_the_command_line(tmp_path):
-    model = external_model()
-    save_model(tmp_path / "reader", model.reader.model, tokenizer())
-    note, _ = noted("unimodal", str(tmp_path / "reader"))
-    model.config = model.config.model_copy(update={"reader": note})
-    save_external(tmp_path / "model", model)
+    save_beside_reader(tmp_path)
     told = ["chat", str(tmp_path / "model"), "--save-dir", str(tmp_path / "drawn")]
     result = CliRunner().invoke(app, [*told, "-p", "/generate a red circle"])
     assert result.exit_code == 0, result.output

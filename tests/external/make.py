@@ -1,14 +1,18 @@
 """Tiny external models: the tiny decoder as reader, raw pixel patches as codec."""
 
+from pathlib import Path
+
 import torch
 
 from tests.documents import tokenizer
 from tests.models import tiny_model
 from unimodal.external.config import ExternalConfig
+from unimodal.external.folder import noted, save_external
 from unimodal.external.model import ExternalModel
 from unimodal.external.verbs import External
 from unimodal.images.codec import PixelPatches
 from unimodal.model.config import Writing
+from unimodal.model.folder import save_model
 from unimodal.readers.own import OwnReader
 
 CONNECTORS = {
@@ -47,6 +51,16 @@ def external_model(connector: str = "queries", seed: int = 0, reader=None, **cha
 def external(connector: str = "queries", seed: int = 0, reader=None, **changes) -> External:
     """A loaded one."""
     return External(external_model(connector, seed, reader, **changes), "tiny-external")
+
+
+def save_beside_reader(folder: Path) -> ExternalModel:
+    """A model saved as folder/model, which names its reader, saved as folder/reader."""
+    model = external_model()
+    save_model(folder / "reader", model.reader.model, tokenizer())
+    note, _ = noted("unimodal", str(folder / "reader"))
+    model.config = model.config.model_copy(update={"reader": note})
+    save_external(folder / "model", model)
+    return model
 
 
 def planner(plan: int = 6, seed: int = 0, **changes) -> OwnReader:

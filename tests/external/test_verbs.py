@@ -10,10 +10,10 @@ from PIL import Image as PILImage
 
 import unimodal
 from tests.documents import picture, tokenizer
-from tests.external.make import CONNECTORS, external, external_model
-from tests.models import tiny
+from tests.external.make import CONNECTORS, external, external_model, save_beside_reader
+from tests.models import edits_alone, tiny
 from unimodal.errors import UserError
-from unimodal.external.folder import load_external, noted, save_external
+from unimodal.external.folder import load_external, save_external
 from unimodal.external.model import ExternalModel
 from unimodal.generation.verbs import Drawing, Picture
 from unimodal.model.folder import save_model
@@ -38,13 +38,7 @@ def test_generate_batch_equals_singles(connector):
 @pytest.mark.parametrize("reference", ["vlm", "vae_seq", "vae_channel", "dual"])
 def test_edit_batch_equals_singles_also_of_different_sizes(reference):
     model = external(reference=reference)
-    rng = np.random.default_rng(0)
-    images = [PILImage.fromarray(picture(rng, *size)) for size in ((8, 8), (8, 16), (8, 8))]
-    together = model.edit(images, PROMPTS, seed=1)
-    assert [image.size for image in together] == [image.size for image in images]
-    for image, prompt, got in zip(images, PROMPTS, together):
-        alone = np.asarray(model.edit(image, prompt, seed=1)[0]).astype(int)
-        assert np.abs(alone - np.asarray(got)).max() <= 1
+    images, together = edits_alone(model, PROMPTS)
     assert (
         np.abs(np.subtract(*pixels_of([together[0], model.edit(images[2], PROMPTS[0], seed=1)[0]]))).max() > 1
     )
@@ -121,12 +115,7 @@ def test_adapters_are_refused():
 @pytest.fixture
 def saved(tmp_path):
     """A saved external model beside its saved reader."""
-    model = external_model()
-    save_model(tmp_path / "reader", model.reader.model, tokenizer())
-    note, _ = noted("unimodal", str(tmp_path / "reader"))
-    model.config = model.config.model_copy(update={"reader": note})
-    save_external(tmp_path / "model", model)
-    return tmp_path, model
+    return tmp_path, save_beside_reader(tmp_path)
 
 
 def test_saved_and_loaded_it_draws_the_same(saved):

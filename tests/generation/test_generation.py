@@ -6,7 +6,7 @@ import torch
 from PIL import Image as PILImage
 
 from tests.documents import picture, random_document, tokenizer
-from tests.models import tiny, tiny_model
+from tests.models import edits_alone, tiny, tiny_model
 from tests.paths.cases import CASES
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.diffusion.guidance import Guidance
@@ -131,14 +131,7 @@ def test_generate_batch_equals_singles(experts):
 
 
 def test_edit_batch_equals_singles_also_of_different_sizes():
-    model = tiny()
-    rng = np.random.default_rng(0)
-    images = [PILImage.fromarray(picture(rng, *size)) for size in ((8, 8), (8, 16), (8, 8))]
-    together = model.edit(images, PROMPTS, seed=1)
-    assert [image.size for image in together] == [image.size for image in images]
-    for image, prompt, got in zip(images, PROMPTS, together):
-        alone = np.asarray(model.edit(image, prompt, seed=1)[0]).astype(int)
-        assert np.abs(alone - np.asarray(got)).max() <= 1
+    edits_alone(tiny(), PROMPTS)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -128,52 +128,34 @@ def _gemma3(tokenizer):
 
 
 def _qwen2_5_vl(tokenizer):
-    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer.add_special_tokens({"additional_special_tokens": marks})
-    start, end, image, video = (tokenizer.convert_tokens_to_ids(mark) for mark in marks)
-    rope = {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [1, 1, 2]}
-    config = transformers.Qwen2_5_VLConfig(
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_heads": 2,
-            "patch_size": 8,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "out_hidden_size": 32,
-            "window_size": 32,
-            "fullatt_block_indexes": [1],
-        },
-        text_config=_text(tokenizer, rope_parameters=rope),
-        image_token_id=image,
-        video_token_id=video,
-        vision_start_token_id=start,
-        vision_end_token_id=end,
-    )
-    sizes = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
-    edges = {"size": {"shortest_edge": 256, "longest_edge": 4096}}
-    processor = transformers.Qwen2_5_VLProcessor(
-        transformers.Qwen2VLImageProcessor(**sizes, **edges),
+    return _qwen(
         tokenizer,
-        transformers.Qwen2VLVideoProcessor(**sizes, **edges),
-        chat_template=TEMPLATE.replace("MARK", "<|vision_start|><|image_pad|><|vision_end|>"),
+        {"mrope_section": [1, 1, 2]},
+        {"window_size": 32, "fullatt_block_indexes": [1]},
+        transformers.Qwen2_5_VLConfig,
+        (transformers.Qwen2_5_VLProcessor, transformers.Qwen2VLVideoProcessor),
+        transformers.Qwen2_5_VLForConditionalGeneration,
     )
-    return transformers.Qwen2_5_VLForConditionalGeneration(config), processor
 
 
 def _qwen3_vl(tokenizer):
     """Features of the tower's first layer are added behind the first layer of the text (DeepStack)."""
+    return _qwen(
+        tokenizer,
+        {"mrope_section": [2, 1, 1], "mrope_interleaved": True},
+        {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+        transformers.Qwen3VLConfig,
+        (transformers.Qwen3VLProcessor, transformers.Qwen3VLVideoProcessor),
+        transformers.Qwen3VLForConditionalGeneration,
+    )
+
+
+def _qwen(tokenizer, rope, tower, config_class, processors, model_class):
+    """What the two share: marks of pictures, positions in three parts, patches merged two by two."""
     marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer.add_special_tokens({"additional_special_tokens": marks})
     start, end, image, video = (tokenizer.convert_tokens_to_ids(mark) for mark in marks)
-    rope = {
-        "rope_type": "default",
-        "rope_theta": 100.0,
-        "mrope_section": [2, 1, 1],
-        "mrope_interleaved": True,
-    }
-    config = transformers.Qwen3VLConfig(
+    config = config_class(
         vision_config={
             "depth": 2,
             "hidden_size": 32,
@@ -183,10 +165,9 @@ def _qwen3_vl(tokenizer):
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,
             "out_hidden_size": 32,
-            "num_position_embeddings": 16,
-            "deepstack_visual_indexes": [0],
+            **tower,
         },
-        text_config=_text(tokenizer, rope_parameters=rope),
+        text_config=_text(tokenizer, rope_parameters={"rope_type": "default", "rope_theta": 100.0, **rope}),
         image_token_id=image,
         video_token_id=video,
         vision_start_token_id=start,
@@ -194,13 +175,14 @@ def _qwen3_vl(tokenizer):
     )
     sizes = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
     edges = {"size": {"shortest_edge": 256, "longest_edge": 4096}}
-    processor = transformers.Qwen3VLProcessor(
+    both, of_videos = processors
+    processor = both(
         transformers.Qwen2VLImageProcessor(**sizes, **edges),
         tokenizer,
-        transformers.Qwen3VLVideoProcessor(**sizes, **edges),
+        of_videos(**sizes, **edges),
         chat_template=TEMPLATE.replace("MARK", "<|vision_start|><|image_pad|><|vision_end|>"),
     )
-    return transformers.Qwen3VLForConditionalGeneration(config), processor
+    return model_class(config), processor
 
 
 def _smolvlm(tokenizer):

@@ -1,6 +1,6 @@
 """Connectors: from what a frozen reader understood to a denoiser's condition.  A file and a line each."""
 
-from importlib import import_module
+from pkgutil import resolve_name
 
 CONNECTORS = {
     "hidden": "unimodal.connectors.hidden:Hidden",
@@ -12,5 +12,4 @@ CONNECTORS = {
 
 def load_connector(name: str) -> type:
     """The class of a connector, imported when it is needed."""
-    module, cls = CONNECTORS[name].split(":")
-    return getattr(import_module(module), cls)
+    return resolve_name(CONNECTORS[name])

@@ -1,6 +1,6 @@
 """Denoisers: what draws a picture from a condition outside the language model.  One line each."""
 
-from importlib import import_module
+from pkgutil import resolve_name
 
 DENOISERS = {
     "dit": "unimodal.denoisers.dit:DiT",
@@ -13,5 +13,4 @@ DENOISERS = {
 
 def load_denoiser(name: str) -> type:
     """The class of a denoiser, imported when it is needed."""
-    module, cls = DENOISERS[name].split(":")
-    return getattr(import_module(module), cls)
+    return resolve_name(DENOISERS[name])

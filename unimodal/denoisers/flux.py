@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from unimodal.denoisers.denoiser import Conditions, Latents, as_channels, mean_of, with_channels
-from unimodal.denoisers.from_diffusers import apart, build, filled, take
+from unimodal.denoisers.denoiser import Conditions, Latents, mean_of, with_channels
+from unimodal.denoisers.from_diffusers import apart, build, filled, kept_reference, take
 from unimodal.images.patches import from_tokens, to_tokens
 from unimodal.model.config import Strict
 from unimodal.sequence.layout import raster
@@ -76,12 +76,7 @@ class Flux(nn.Module):
 
     def prepare(self, conditions: Conditions) -> Ready:
         """See Denoiser; condition and reference live among the picture's tokens, so no more can be kept."""
-        channels = tokens = None
-        cells = (0, 0)
-        if self.latents == "vae_channel":
-            channels = as_channels(conditions)
-        elif self.latents == "vae_seq" and conditions.reference is not None:
-            tokens, cells = to_tokens(conditions.reference, PACKED), tuple(conditions.reference.shape[2:])
+        channels, tokens, cells = kept_reference(conditions, self.latents, PACKED)
         cond = filled(conditions, self.length, "Flux")
         return Ready(cond, self.pool(mean_of(conditions)), channels, tokens, cells, conditions.referenced)
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from unimodal.denoisers.denoiser import Conditions
+from unimodal.denoisers.denoiser import Conditions, Latents, as_channels
 from unimodal.errors import UserError
+from unimodal.images.patches import to_tokens
 
 
 def build(name: str, config: dict[str, Any], **channels: int) -> nn.Module:
@@ -63,6 +64,18 @@ def no_tokens(latents: str, name: str) -> None:
             f"model.reference is vae_seq or dual (the default), but {name} takes no tokens of a picture that "
             "is edited. Set model.reference=vlm, by which the reader sees it, or model.reference=vae_channel."
         )
+
+
+def kept_reference(
+    conditions: Conditions, latents: Latents, patch: int
+) -> tuple[Tensor | None, Tensor | None, tuple[int, int]]:
+    """A picture to edit as channels, or as tokens (B, R, C patch^2) with their grid of cells; None where it
+    does not come that way."""
+    if latents == "vae_channel":
+        return as_channels(conditions), None, (0, 0)
+    if latents == "vae_seq" and conditions.reference is not None:
+        return None, to_tokens(conditions.reference, patch), tuple(conditions.reference.shape[2:])
+    return None, None, (0, 0)
 
 
 def packed(conditions: Conditions) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unimodal.denoisers.denoiser import Conditions, Latents, as_channels, with_channels
-from unimodal.denoisers.from_diffusers import apart, build, packed, take
+from unimodal.denoisers.denoiser import Conditions, Latents, with_channels
+from unimodal.denoisers.from_diffusers import apart, build, kept_reference, packed, take
 from unimodal.errors import UserError
 from unimodal.images.patches import from_tokens, to_tokens
 from unimodal.model.config import Strict
@@ -78,12 +78,7 @@ class QwenImage(nn.Module):
 
     def prepare(self, conditions: Conditions) -> Ready:
         """See Denoiser; condition and reference live among the picture's tokens, so no more can be kept."""
-        channels = tokens = None
-        cells = (0, 0)
-        if self.latents == "vae_channel":
-            channels = as_channels(conditions)
-        elif self.latents == "vae_seq" and conditions.reference is not None:
-            tokens, cells = to_tokens(conditions.reference, PACKED), tuple(conditions.reference.shape[2:])
+        channels, tokens, cells = kept_reference(conditions, self.latents, PACKED)
         return Ready(*packed(conditions), channels, tokens, cells, conditions.referenced)
 
     def forward(self, noisy: Tensor, t: Tensor, ready: Ready) -> Tensor:

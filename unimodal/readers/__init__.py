@@ -1,6 +1,6 @@
 """Readers: frozen models that understand what a picture is to be drawn from.  A file and a line here each."""
 
-from importlib import import_module
+from pkgutil import resolve_name
 
 READERS = {
     "tokens": "unimodal.readers.tokens:load_tokens",
@@ -11,5 +11,4 @@ READERS = {
 
 def open_reader(kind: str):
     """What opens a folder of this kind as a Reader, imported when it is needed."""
-    module, function = READERS[kind].split(":")
-    return getattr(import_module(module), function)
+    return resolve_name(READERS[kind])
