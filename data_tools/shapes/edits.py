@@ -154,7 +154,8 @@ KINDS = {
     "swap": _swap,
     "background": _background,
 }
-WEIGHTS = {name: 1.0 for name in KINDS} | {"swap": 2.5}  # two things change at once, which is learned last
+# Two things change at once in a swap, and a move redraws what it covered: they are learned last.
+WEIGHTS = {name: 1.0 for name in KINDS} | {"move": 2.0, "swap": 4.0}
 
 
 def make_edit(rng: Random, world: World, kind: str) -> Made:

@@ -14,8 +14,8 @@ from data_tools.shapes.steps import Step
 _SHOWN = {
     "colour": 1.0,
     "shape": 1.0,
-    "count": 2.0,
-    "existence": 2.0,
+    "count": 3.0,
+    "existence": 3.0,
     "relation": 3.0,
     "comparison": 3.0,
     "position": 1.0,

@@ -207,8 +207,8 @@ KINDS: dict[str, Callable[[Random, World, str], Made | None]] = {
 # What takes two looks is learned last, so it is asked more often.
 WEIGHTS = {name: 1.0 for name in KINDS} | {
     "background": 0.5,
-    "count": 2.0,
-    "relation": 2.0,
+    "count": 3.5,
+    "relation": 2.5,
     "comparison": 2.0,
     "existence": 1.5,
     "list": 2.0,
