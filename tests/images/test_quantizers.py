@@ -20,6 +20,7 @@ KINDS = {
     "residual": {"kind": "residual", "codes": 16, "depth": 3},
     "grouped": {"kind": "grouped", "codes": 16, "groups": 3},
     "multi_scale": {"kind": "multi_scale", "codes": 16, "scales": [1, 2, 4]},
+    "multi_scale-again": {"kind": "multi_scale", "codes": 16, "scales": [1, 2, 2, 4, 4]},
 }
 WITH_BOOKS = [name for name in KINDS if name.split("-")[0] not in ("fsq", "lfq")]
 
@@ -335,7 +336,7 @@ def test_codes_end_where_a_map_ends():
         ({"kind": "lfq", "bits": 20}, "from 1 to 16"),
         ({"kind": "residual", "codes": 8, "depth": 0}, "depth = 0"),
         ({"kind": "grouped", "codes": 8, "groups": 4}, "groups = 4 do not share out 6"),
-        ({"kind": "multi_scale", "codes": 8, "scales": [2, 2]}, "numbers that grow"),
+        ({"kind": "multi_scale", "codes": 8, "scales": [2, 1]}, "numbers that never fall"),
     ],
 )
 def test_nonsense_is_a_sentence(config, message):

@@ -117,6 +117,15 @@ def test_init_from_starts_at_the_saved_weights_and_keeps_its_shape(recipe, tmp_p
     planning = recipe(f"model.init_from={saved}", "model.codec=null", "model.writing.plan=7")
     config = planning.model.build(planning).module.config
     assert config == loaded.config.model_copy(update={"writing": Writing(plan=7)})
+    other = recipe(f"model.init_from={saved}", "model.codec=null", "model.path=per_token")
+    trainee = other.model.build(other)
+    assert trainee.module.config == loaded.config.model_copy(update={"path": "per_token", "path_options": {}})
+    assert torch.equal(trainee.module.embed_tokens.weight, loaded.embed_tokens.weight)
+    wrong = recipe(
+        f"model.init_from={saved}", "model.path=per_token", "model.lora={r: 4}", "model.codec=null"
+    )
+    with pytest.raises(UserError, match=r"model\.path and model\.lora exclude"):
+        wrong.model.build(wrong)
     wrong = recipe(f"model.init_from={saved}", "model.hidden_size=64")
     with pytest.raises(UserError, match=r"model\.hidden_size = 64, but .* 32"):
         wrong.model.build(wrong)

@@ -220,8 +220,9 @@ def _load_network(folder: Path, entries: dict | None) -> Codec:
     own = config.get("_class_name") == OWN_CODEBOOK
     discrete = own or (entries is not None and entries["class"] == "DiscreteCodec")
     settings = None if own or not discrete else _entry(folder, entries, "quantizer", dict)
+    patch = _entry(folder, {"patch": 1} | (entries or {}), "patch", int)
     try:
-        codec = DiscreteCodec(config, settings, fold) if discrete else DiffusersCodec(config, fold)
+        codec = DiscreteCodec(config, settings, fold, patch) if discrete else DiffusersCodec(config, fold)
     except UserError as error:
         where = folder / "config.json" if settings is None else folder
         raise UserError(f"{where}: {error}") from None

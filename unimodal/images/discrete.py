@@ -52,27 +52,31 @@ class DiscreteCodec(Codec):
     config     of the network, as config.json says it, `_class_name` included
     quantizer  {"kind": ..., **arguments} (see quantizers.py); None for VQModel, which has its own
     fold       as of DiffusersCodec
+    patch      squares of patch x patch of the network's cells become the channels of one cell before the
+               quantizer sees them: fewer positions, each of several codes (grouped, residual) or a rich one
     Raises UserError if no such network or quantizer exists, or if the two do not go together.
     """
 
     discrete = True
 
-    def __init__(self, config: dict, quantizer: dict[str, Any] | None, fold: int = 1) -> None:
+    def __init__(self, config: dict, quantizer: dict[str, Any] | None, fold: int = 1, patch: int = 1) -> None:
         stride, channels = autoencoders.stride_and_channels(config)
-        super().__init__(stride * fold, channels)
+        super().__init__(stride * fold * patch, channels * patch**2)
         name = config["_class_name"]
         if (name == OWN_CODEBOOK) != (quantizer is None):
             raise UserError(
                 f"{name} {'brings its own codebook' if quantizer else 'has no codebook'}: expected "
                 f"{'no quantizer with it' if quantizer else 'a quantizer, as {kind: vq, codes: 1024}'}."
             )
+        if patch < 1 or (quantizer is None and patch > 1):
+            raise UserError(f"patch = {patch}; expected 1 or more, and 1 where the network has its codebook.")
         if name == "AutoencoderKL":
             raise UserError(
                 "AutoencoderKL encodes to distributions, which a quantizer has no use for; expected "
                 "AutoencoderDC or AutoencoderTiny."
             )
         check_fold(config, fold)
-        self.config, self.fold = config, fold
+        self.config, self.fold, self.patch = config, fold, patch
         self.network = autoencoders.build(config)
         if quantizer is None:
             self.settings, self.quantizer = None, InsideNetwork(self.network)
@@ -81,7 +85,7 @@ class DiscreteCodec(Codec):
             self.std.copy_(torch.as_tensor(std))
         else:
             self.settings = complete(quantizer)
-            self.quantizer = build_quantizer(quantizer, channels)
+            self.quantizer = build_quantizer(quantizer, self.channels)
 
     @property
     def vocabulary(self) -> int:
@@ -104,7 +108,8 @@ class DiscreteCodec(Codec):
 
     def unquantized(self, pixels: Tensor) -> Tensor:
         """Pixels (B,3,H,W) -> what the network says, latents (B,C,h,w) that the quantizer has not seen."""
-        return autoencoders.encode(self.network, pixel_unshuffle(pixels, self.fold))[0]
+        latents = autoencoders.encode(self.network, pixel_unshuffle(pixels, self.fold))[0]
+        return pixel_unshuffle(latents, self.patch)
 
     def to_raw(self, pixels: Tensor) -> Tensor:
         """See Codec; the quantized latents."""
@@ -113,6 +118,7 @@ class DiscreteCodec(Codec):
 
     def from_raw(self, latents: Tensor) -> Tensor:
         """See Codec."""
+        latents = pixel_shuffle(latents, self.patch)
         return pixel_shuffle(autoencoders.decode(self.network, latents), self.fold)
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -166,7 +172,12 @@ class DiscreteCodec(Codec):
             save_file(
                 {n: w.detach().cpu().contiguous() for n, w in weights.items()}, folder / QUANTIZER_WEIGHTS
             )
-        return {"class": "DiscreteCodec", "fold": self.fold, "quantizer": self.settings}
+        return {
+            "class": "DiscreteCodec",
+            "fold": self.fold,
+            "patch": self.patch,
+            "quantizer": self.settings,
+        }
 
 
 def load_quantizer(codec: DiscreteCodec, folder: Path) -> None:

@@ -33,7 +33,8 @@ class MultiScale(Quantizer):
 
     codes   entries
     scales  cells along a side of each map, coarse to fine, for a picture whose sides are the last of them;
-            of other pictures they are shares: [1, 2, 4] cuts 8 x 12 cells into 2 x 3, 4 x 6 and 8 x 12
+            of other pictures they are shares: [1, 2, 4] cuts 8 x 12 cells into 2 x 3, 4 x 6 and 8 x 12;
+            a number may come again, for what its first map leaves over
     decay, reset  as of VQ, in latents of all scales together
     """
 
@@ -46,9 +47,9 @@ class MultiScale(Quantizer):
         from vector_quantize_pytorch import VectorQuantize
 
         good = isinstance(scales, list | tuple) and scales and all(is_whole(n, 1) for n in scales)
-        if not good or any(a >= b for a, b in pairwise(scales)):
+        if not good or any(a > b for a, b in pairwise(scales)):
             raise UserError(
-                f"scales = {scales!r}; expected whole numbers that grow, such as [1, 2, 3, 4, 6, 8]."
+                f"scales = {scales!r}; expected whole numbers that never fall, as [1, 2, 3, 4, 6, 8]."
             )
         # The commitment is that of the sums, below, so the library's own is not asked for.
         arguments = moving(codes, decay, reset) | {"commitment_weight": 0.0}

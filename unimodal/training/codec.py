@@ -52,6 +52,7 @@ class CodecModelSection(Section):
     config: dict[str, Any] = Field(default_factory=dict)  # diffusers' arguments of that class
     fold: int = Field(1, gt=0)  # see DiffusersCodec
     quantizer: dict[str, Any] | None = None  # see unimodal.images.quantizers; null: a continuous codec
+    patch: int = Field(1, gt=0)  # see DiscreteCodec; with a new quantizer alone
     train_encoder: bool = True  # false: latents stay as they are and only the decoder learns
     image_size: int = Field(64, gt=0)  # pixels a side; pictures are cut to this size, small ones scaled up
     batch_size: int = Field(16, gt=0)  # pictures of a micro-batch
@@ -75,6 +76,11 @@ class CodecModelSection(Section):
         from unimodal.training.unified import mixture_of
 
         codec = self._codec()
+        if self.patch > 1 and not self.quantizer:
+            raise UserError(
+                f"model.patch = {self.patch} is of a new quantizer, and there is none. Remove it; cells of "
+                "a continuous codec are joined by the model that reads them (model.patch_size there)."
+            )
         if self.image_size % codec.stride:
             raise UserError(
                 f"model.image_size = {self.image_size} is no multiple of the codec's stride, {codec.stride}."
@@ -150,6 +156,6 @@ class CodecModelSection(Section):
 
     def _with_codes(self, config: dict, fold: int) -> DiscreteCodec:
         try:
-            return DiscreteCodec(config, self.quantizer, fold)
+            return DiscreteCodec(config, self.quantizer, fold, self.patch)
         except UserError as error:
             raise UserError(f"model.quantizer and its network: {error}") from None

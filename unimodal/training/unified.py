@@ -16,6 +16,7 @@ from unimodal.images.codec import Codec, load_codec
 from unimodal.model.config import ModelConfig, Strict
 from unimodal.model.experts import Part, copy_text_expert, freeze, with_image_expert
 from unimodal.model.folder import find_model, load_model
+from unimodal.model.turn import PATH, with_path
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.tokenizer import Tokenizer, train_tokenizer
 from unimodal.training.config import DataSection, Recipe, SourceSection
@@ -24,7 +25,7 @@ from unimodal.training.unified_trainee import UnifiedTrainee
 
 TOKENIZER_DOCUMENTS = 5000
 # What a recipe may change in a model it starts from; everything else is the shape of its weights.
-CHANGEABLE = set(Settings.model_fields)
+CHANGEABLE = {*Settings.model_fields, *PATH}
 
 
 class LossWeights(Strict):
@@ -62,9 +63,13 @@ class UnifiedModelSection(ModelConfig):
             model, tokenizer = load_model(folder)
             if self.experts == "mot" and model.config.experts == "shared" and not self.lora:
                 model = with_image_expert(model)
-            apply_settings(model, Settings.of(self._changed(model.config)))
-            if self.codec:
-                model.codec = _fitting(load_codec(self.codec), model)
+            codec = load_codec(self.codec) if self.codec else None
+            config = self._changed(model.config)
+            if any(getattr(config, name) != getattr(model.config, name) for name in PATH):
+                model = with_path(model, config, codec)
+            elif codec:
+                model.codec = _fitting(codec, model)
+            apply_settings(model, Settings.of(config))
         else:
             if not self.codec:
                 raise UserError(
@@ -117,6 +122,11 @@ class UnifiedModelSection(ModelConfig):
                     f"model.{name} and model.lora exclude each other: an adapter holds no codec. Train the "
                     "codec first, as a model of its own, or leave one of the two out."
                 )
+        for name in self.model_fields_set & set(PATH):
+            raise UserError(
+                f"model.{name} and model.lora exclude each other: an adapter draws as its base does. Leave "
+                "one of the two out."
+            )
         if self.freeze:
             raise UserError(
                 "model.freeze and model.lora exclude each other: beside an adapter everything is frozen. "
@@ -152,6 +162,8 @@ class UnifiedModelSection(ModelConfig):
                     f"model.{name} = {said[name]!r}, but {self.init_from} was made with "
                     f"{getattr(config, name)!r}. Leave it out: model.init_from brings its own shape."
                 )
+        if said.get("path", config.path) != config.path:
+            said.setdefault("path_options", {})  # those of the old path mean nothing to the new one
         return config.model_copy(update={name: said[name] for name in said.keys() & CHANGEABLE})
 
     def _tokenizer(self, mixture: Mixture) -> Tokenizer:

@@ -1,0 +1,64 @@
+"""A model that draws one way made into one that draws another: what it reads and writes stays.
+
+Whatever the path, a finished picture is read by an affine map of its latents (`embed_clean`), so that map can
+be handed on exactly.  How pictures are drawn is learned anew.
+"""
+
+import logging
+
+import torch
+
+from unimodal.images.codec import Codec
+from unimodal.model.config import ModelConfig
+from unimodal.model.unified import UnifiedModel
+
+log = logging.getLogger(__name__)
+PATH = ("path", "path_options", "patch_size")  # of a configuration: how pictures are drawn
+
+
+@torch.no_grad()
+def with_path(model: UnifiedModel, config: ModelConfig, codec: Codec | None = None) -> UnifiedModel:
+    """The same model, its pictures drawn as `config` says, which differs in the fields of PATH alone.
+
+    codec  in place of the model's own, if that has not what the path needs.  Tokens of as many numbers are
+           read as before; of another number they are read by a new layer, which has to be trained.
+
+    Weights of the path that have the same name and shape are kept if it is the same path with other options.
+    Raises UserError if path and codec do not go together.
+    """
+    turned = UnifiedModel(config, codec or model.codec, model.tower).train(model.training)
+    weights = turned.state_dict()
+    same = config.path == model.config.path
+    kept = {
+        name: value
+        for name, value in model.state_dict().items()
+        if not name.startswith("codec.")
+        and (same or not name.startswith("path."))
+        and name in weights
+        and value.shape == weights[name].shape
+    }
+    turned.load_state_dict(weights | kept)
+    read = _hand_on_reading(model, turned)
+    new = sum(value.numel() for name, value in weights.items() if name not in kept and "codec." not in name)
+    log.info(
+        "path %s -> %s: %s weights are new, pictures are read %s",
+        model.config.path,
+        config.path,
+        f"{new:,}",
+        "as before" if read else "by a new layer, since their tokens have another size",
+    )
+    return turned
+
+
+def _hand_on_reading(model: UnifiedModel, turned: UnifiedModel) -> bool:
+    """Let finished pictures be embedded as before.  False if their tokens have another size."""
+    old, new = model.path, turned.path
+    width = old.latent_in.in_features
+    if new.latent_in.in_features != width:
+        return False
+    nothing = old.latent_in.weight.new_zeros(1, width)
+    constant = old.embed_clean(nothing)
+    slopes = old.embed_clean(torch.eye(width).to(nothing)) - constant
+    new.latent_in.weight.copy_(slopes.T)
+    new.latent_in.bias.add_((constant - new.embed_clean(nothing))[0])
+    return True
