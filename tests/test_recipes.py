@@ -1,9 +1,10 @@
-"""The shipped fine-tuning recipes run: every one for two steps, on rows of the kind it names.
+"""The shipped recipes run: every one for a CPU for two steps, on rows of the kind it names.
 
 Rows, pretrained parts and codecs that a recipe expects on the disk are made small, under the names it gives.
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -19,14 +20,18 @@ from unimodal.training.config import load_recipe
 from unimodal.training.loop import train
 from unimodal.training.unified import UnifiedModelSection
 
+COMPARED = ("compare/", "demo")  # these are not for `unimodal train`
+TRAINED = [name for name in shipped_recipes() if not name.startswith((*COMPARED, "finetune/"))]
+TRAINED.remove("external/sd3")  # pretrained parts on a GPU
 FINETUNE = [name for name in shipped_recipes() if name.startswith("finetune/")]
 ON_CPU = [name for name in FINETUNE if "/gpu/" not in name]
 ON_GPU = [name for name in FINETUNE if "/gpu/" in name]
 TASKS = ("t2i", "edit", "vqa", "text")
 # What a folder of rows holds, by a word of its name.
 KINDS = {"emoji": "t2i", "tiles": "edit", "nlvr": "vqa", "gsm8k": "text", "plain": "plain"}
-QUICK = ["train.steps=2", "train.eval_steps=1", "train.logging_steps=1", "train.precision=fp32"]
-SMALL = ["data.eval_rows=2", "data.workers=0", "train.threads=1", "train.warmup_steps=0"]
+QUICK = ["train.steps=2", "train.logging_steps=1", "train.precision=fp32"]
+JUDGED = ["train.eval_steps=1", "data.eval_rows=2"]
+SMALL = ["data.workers=0", "train.threads=1", "train.warmup_steps=0"]
 SMALL += ["train.sample_steps=null"]
 
 
@@ -71,6 +76,23 @@ def prepared(name: str, *overrides: str):
     return recipe
 
 
+def header_of(name: str) -> list[str]:
+    """The comment above a recipe."""
+    lines = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith("#")]
+
+
+def after_what_it_names(name: str) -> Path:
+    """Train what the header says comes before, unless it was, then the recipe itself: its output folder."""
+    recipe = prepared(name, "train.flops=null", "data.tokens=1024")
+    if not recipe.output.dir.exists():
+        before = "\n".join(header_of(name)).partition(" before ")[2].partition(" hardware ")[0]
+        for other in re.findall(r"unimodal train recipes/(\S+)\.yaml", before):
+            after_what_it_names(other)
+        train(recipe)
+    return recipe.output.dir
+
+
 def test_every_task_has_its_recipes() -> None:
     expected = {f"finetune/{task}_{kind}" for task in TASKS for kind in ("lora", "full")}
     assert set(ON_CPU) == expected | {"finetune/mixed"}
@@ -80,7 +102,7 @@ def test_every_task_has_its_recipes() -> None:
 @pytest.mark.parametrize("name", ON_CPU)
 def test_a_recipe_for_the_cpu_runs_two_steps(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = prepared(name, "data.tokens=1024")
+    recipe = prepared(name, *JUDGED, "data.tokens=1024")
     if recipe.model.codec:
         shutil.copytree(SHIPPED / "shapes-base" / "codec", recipe.model.codec)
     folder = train(recipe)
@@ -90,13 +112,27 @@ def test_a_recipe_for_the_cpu_runs_two_steps(name: str, tmp_path: Path, monkeypa
     assert [entry["step"] for entry in entries if "eval_loss" in entry] == [0, 1, 2]
 
 
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """One folder for all recipes, since some start from what others make."""
+    return tmp_path_factory.mktemp("recipes")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_other_recipe_runs_two_steps_after_what_it_names(name: str, workplace, monkeypatch) -> None:
+    monkeypatch.chdir(workplace)
+    assert (after_what_it_names(name) / "model" / "config.json").is_file()
+
+
 @pytest.mark.parametrize("name", ON_GPU)
 def test_a_recipe_for_a_gpu_runs_two_steps_on_tiny_parts(name: str, tmp_path: Path, monkeypatch) -> None:
     """All but sizes and precision is as it ships: what is trained, the adapter, checkpointing."""
     from unimodal.pretrained.initialise import init_model
 
     monkeypatch.chdir(tmp_path)
-    recipe = prepared(name, "train.gradient_accumulation_steps=2", "data.tokens=512")
+    recipe = prepared(
+        name, *JUDGED, "data.eval_rows=2", "train.gradient_accumulation_steps=2", "data.tokens=512"
+    )
     make("qwen3", Path("llm"))
     PixelPatches(16).save("codec")
     init_model("llm", "codec", Path(recipe.model.init_from), settings=["image_size=64"])
@@ -106,8 +142,7 @@ def test_a_recipe_for_a_gpu_runs_two_steps_on_tiny_parts(name: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", FINETUNE)
 def test_a_header_says_what_is_asked_of_it(name: str) -> None:
-    lines = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    header = [line for line in lines if line.startswith("#")]
+    header = header_of(name)
     for word in ("command", "before", "hardware", "time", "memory", "expected"):
         assert any(line.startswith(f"#   {word}") for line in header), word
     assert all(len(line) <= 120 for line in header)

@@ -208,6 +208,9 @@ def evaluate(
     seed: Seed = 0,
     json: Annotated[Path | None, typer.Option(help="Write the scores here.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a sheet of the first failures here.")] = None,
+    sheet_all: Annotated[
+        bool, typer.Option("--sheet-all", help="Let the sheet show what was right as well.")
+    ] = False,
     data: Annotated[
         Path | None,
         typer.Option(help="For emoji and rows: the folder that `data make` wrote; emoji are made without."),
@@ -223,7 +226,16 @@ def evaluate(
 
     judged = _load(model, adapter) if adapter else model
     report = evaluate(
-        judged, suite, split=split, n=n, seed=seed, json=json, sheet=sheet, data=data, cost=cost
+        judged,
+        suite,
+        split=split,
+        n=n,
+        seed=seed,
+        json=json,
+        sheet=sheet,
+        right=sheet_all,
+        data=data,
+        cost=cost,
     )
     print_report(report)
 

@@ -208,7 +208,7 @@ KINDS: dict[str, Callable[[Random, World, str], Made | None]] = {
 WEIGHTS = {name: 1.0 for name in KINDS} | {
     "background": 0.5,
     "count": 3.5,
-    "relation": 2.5,
+    "relation": 4.0,
     "comparison": 2.0,
     "existence": 1.5,
     "list": 2.0,

@@ -175,9 +175,9 @@ def test_an_entrant_may_have_a_reader_of_its_own(write, tmp_path):
         ([inside(), inside("b", family="external")], {}, "said to be external, but .* of kind unified"),
         ([inside(), inside("b", reader="other")], {"reader": None}, "names a reader, but the comparison"),
         (
-            [inside(), outside("b", overrides=["model.reader.name=runs/readers/flow/model"])],
+            [inside(), outside("b", overrides=["model.reader.name=runs/reader/model"])],
             {},
-            r"model\.reader: .* is missing; `unimodal train readers/flow` makes it",
+            r"model\.reader: .* is missing; `unimodal train reader` makes it",
         ),
         (
             [inside(), outside("b", overrides=["model.denoiser_from=runs/external-denoiser/model"])],

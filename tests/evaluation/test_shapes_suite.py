@@ -49,7 +49,8 @@ def test_perfect_model_has_full_marks(split, tmp_path):
         if "psnr" not in name and name != "edit/copy_baseline":
             assert (name, score.value) == (name, 1.0)
     assert report.scores["edit/psnr_outside"].value == 60
-    assert report.failures() is None
+    assert report.sheet() is None
+    assert report.sheet(right=True).width > 64
     written = json.loads((tmp_path / "scores.json").read_text())
     assert set(written) == {"model", "suite", "split", "seed", "scores"}
     assert set(written["scores"]["t2i/mean"]) == {"value", "low", "high", "n"}

@@ -13,10 +13,12 @@ from tests.documents import picture, tokenizer
 from tests.external.make import CONNECTORS, external, external_model, save_beside_reader
 from tests.models import edits_alone, tiny
 from unimodal.errors import UserError
+from unimodal.evaluation.run import evaluate
 from unimodal.external.folder import load_external, save_external
 from unimodal.external.model import ExternalModel
 from unimodal.generation.verbs import Drawing, Picture
 from unimodal.model.folder import save_model
+from unimodal.readers.tokens import TokensReader
 
 PROMPTS = ["a red circle", "two", "a blue square left of a red circle, make it green"]
 
@@ -160,3 +162,11 @@ def test_a_broken_config_is_a_sentence(saved):
     file.write_text(json.dumps(entries))
     with pytest.raises(UserError, match="did you mean 'queries'"):
         unimodal.load(folder / "model")
+
+
+def test_without_a_language_model_only_what_it_draws_is_judged(capsys):
+    model = external("hidden", reader=TokensReader(tokenizer()), reference="vae_seq", image_size=64)
+    scores = evaluate(model, n=1).scores
+    assert {name.split("/")[0] for name in scores} == {"t2i", "edit", "codec"}
+    assert "not judged, since this model has no language model: vqa, text, chat" in capsys.readouterr().out
+    assert external().writes

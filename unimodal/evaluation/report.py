@@ -14,12 +14,12 @@ from unimodal.evaluation.sheet import sheet
 
 Tile = tuple[Image.Image, str]  # a picture and its words
 
-SHOWN = 24  # failures on a sheet, dealt to the kinds in turn
+SHOWN = 24  # cases on a sheet, dealt to the kinds in turn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One judged example: its score's name, whether it was right, and what to show a person if not."""
+    """One judged example: its score's name, whether it was right, and what to show a person."""
 
     name: str
     right: bool
@@ -53,17 +53,20 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
 
-    def failures(self) -> Image.Image | None:
-        """A sheet of the first failures, every kind in turn; None if nothing failed or none has a picture."""
-        tiles = failed_tiles(self.cases)
+    def sheet(self, right: bool = False) -> Image.Image | None:
+        """A sheet of the first failures, every kind in turn; None if nothing failed or none has a picture.
+
+        right  show what was right as well: the first of every kind as they come
+        """
+        tiles = dealt_tiles([case for case in self.cases if right or not case.right])
         return sheet(tiles, columns=6) if tiles else None
 
 
-def failed_tiles(cases: Sequence[Case]) -> list[Tile]:
-    """Pictures of the first failures, one of each kind, then a second of each, up to SHOWN."""
+def dealt_tiles(cases: Sequence[Case]) -> list[Tile]:
+    """Pictures of the first cases, one of each kind, then a second of each, up to SHOWN."""
     waiting: dict[str, list[Case]] = {}
     for case in cases:
-        if not case.right and case.tiles:
+        if case.tiles:
             waiting.setdefault(case.name, []).append(case)
     tiles: list[Tile] = []
     shown = 0

@@ -11,7 +11,8 @@ from unimodal.evaluation.report import Report, print_report
 __all__ = ["SUITES", "evaluate", "print_report"]
 
 SUITES = ("shapes", "emoji", "rows", "codec")
-TASKS = ("t2i", "edit", "vqa", "text", "chat")
+DRAWN = ("t2i", "edit")  # tasks that need no words of the model
+TASKS = (*DRAWN, "vqa", "text", "chat")
 
 
 def evaluate(
@@ -22,15 +23,18 @@ def evaluate(
     seed: int = 0,
     json: Path | None = None,
     sheet: Path | None = None,
-    tasks: tuple[str, ...] = TASKS,
+    right: bool = False,
+    tasks: tuple[str, ...] | None = None,
     data: Path | None = None,
     cost: bool = False,
 ) -> Report:
     """Judge a model on `n` fresh prompts of every kind.
 
     model  a loaded model, or the name or folder of one
-    suite  shapes, emoji, rows or codec;  split  val or unseen;  tasks  a part of the shapes suite
-    json, sheet  files to write the scores and the first failures to
+    suite  shapes, emoji, rows or codec;  split  val or unseen;  tasks  a part of the shapes suite;
+           by default all that the model can: one without a language model only draws and edits
+    json, sheet  files to write the scores and the first failures to;
+    right  whether the sheet shows what was right as well
     data   the folder that `unimodal data make` wrote, for the suites emoji and rows
     cost   whether to measure what a picture costs as well: forwards, operations, seconds
     Raises UserError for an unknown suite, split or task, or a count below 1.
@@ -39,7 +43,7 @@ def evaluate(
 
     if suite not in SUITES:
         raise UserError(f"suite {suite!r}; expected one of {', '.join(SUITES)}{nearest(suite, SUITES)}")
-    if unknown := [task for task in tasks if task not in TASKS]:
+    if unknown := [task for task in tasks or () if task not in TASKS]:
         raise UserError(
             f"task {unknown[0]!r}; expected one of {', '.join(TASKS)}{nearest(unknown[0], TASKS)}"
         )
@@ -65,7 +69,7 @@ def evaluate(
         elif suite == "rows":
             found = [_rows(model, data, split, n, seed, progress)]
         else:
-            found = _shapes(model, suite, split, n, seed, tasks, progress)
+            found = _shapes(model, suite, split, n, seed, tasks or _able(model, progress), progress)
     if cost:
         from unimodal.evaluation.cost import judge_cost
 
@@ -76,8 +80,17 @@ def evaluate(
     if json is not None:
         report.save(Path(json))
     if sheet is not None:
-        _save_sheet(report, Path(sheet))
+        _save_sheet(report, Path(sheet), right)
     return report
+
+
+def _able(model: Any, progress: Progress) -> tuple[str, ...]:
+    """The tasks that a model can do; it is said which others there are."""
+    if getattr(model, "writes", True):
+        return TASKS
+    words = ", ".join(task for task in TASKS if task not in DRAWN)
+    progress.console.print(f"not judged, since this model has no language model: {words}")
+    return DRAWN
 
 
 def _rows(model: Any, data: Path | None, split: str, n: int, seed: int, progress: Progress) -> tuple:
@@ -116,13 +129,13 @@ def _shapes(
     return found
 
 
-def _save_sheet(report: Report, path: Path) -> None:
+def _save_sheet(report: Report, path: Path, right: bool) -> None:
     """Write the sheet, or say why there is none."""
-    picture = report.failures()
+    picture = report.sheet(right)
     if picture is None:
         from rich.console import Console
 
-        Console().print("No failure has a picture to show, so no sheet is written.")
+        Console().print("There is no picture to show (nothing failed that has one), so no sheet is written.")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)

@@ -67,6 +67,11 @@ class External(Unimodal):
         super().__init__(model, None, name)
 
     @property
+    def writes(self) -> bool:
+        """See Unimodal; whether its reader does."""
+        return self.model.reader.writes
+
+    @property
     def writing(self) -> Writing:
         """The reader's, which writes; without a plan where pictures are not drawn from one."""
         own = self.model.reader.writing

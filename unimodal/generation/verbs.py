@@ -52,6 +52,11 @@ class Unimodal:
         return f"{self.base} + {self.adapter}" if self.adapter else self.base
 
     @property
+    def writes(self) -> bool:
+        """Whether it answers in words; a denoiser with its own text encoder only draws."""
+        return True
+
+    @property
     def adapters(self) -> tuple[str, ...]:
         """Names of the adapters at hand."""
         return self._shelf.names

@@ -27,7 +27,7 @@ from unimodal.sequence.tokenizer import Tokenizer
 class OwnReader(nn.Module):
     """See `unimodal.readers.reader`."""
 
-    causal, sees = False, True
+    causal, sees, writes = False, True, True
 
     def __init__(self, model: UnifiedModel, tokenizer: Tokenizer):
         super().__init__()

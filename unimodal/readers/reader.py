@@ -28,6 +28,7 @@ class Reader(Protocol):
     multiple       what the sides of pictures must be multiples of, in pixels
     causal         whether positions that are appended can only see those before them
     sees           whether it sees pictures, or reads the words around them alone
+    writes         whether it is a language model, which can answer
     writing        how it writes when nobody says; a `plan` above 0: it says something before a picture
     """
 
@@ -37,6 +38,7 @@ class Reader(Protocol):
     multiple: int
     causal: bool
     sees: bool
+    writes: bool
     writing: Writing
 
     def read(

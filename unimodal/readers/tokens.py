@@ -34,7 +34,7 @@ class TokensReader(nn.Module):
     Raises UserError for what a reader without layers cannot do.
     """
 
-    causal, sees = False, False
+    causal, sees, writes = False, False, False
     layers, seen, multiple = 0, 1, 1
     writing = Writing()
 

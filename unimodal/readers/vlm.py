@@ -33,7 +33,7 @@ class VlmReader(nn.Module):
     processor  its AutoProcessor
     """
 
-    causal, sees = True, True
+    causal, sees, writes = True, True, True
     multiple = 1  # the processor brings pictures to its own sizes
     writing = Writing()  # it has no way to ask for a picture, so it says nothing before one
 
