@@ -47,7 +47,8 @@ class NextScalePath(nn.Module):
     def __init__(self, config: ModelConfig, codec: Codec):
         super().__init__()
         require_codes(config, codec)
-        if len(codec.shares) < 2 or any(a >= b for a, b in pairwise(codec.shares)):
+        falls = any(a > b for a, b in pairwise(codec.shares))
+        if falls or codec.shares[0] == codec.shares[-1]:
             raise UserError(
                 f"path next_scale says a picture coarse to fine, and the maps of this codec are "
                 f"{list(codec.shares)} of the picture's sides. Expected shares that grow, as those of the "
