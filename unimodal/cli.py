@@ -175,15 +175,26 @@ def chat(
         list[str] | None, typer.Option(help="Picture for the first message; may be repeated.")
     ] = None,
     save_dir: Annotated[Path, typer.Option(help="Folder for the pictures.")] = PICTURES,
+    web: Annotated[
+        bool, typer.Option("--web", help="Talk on a page in the browser (needs the extra `web`).")
+    ] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the page.")] = 7860,
 ) -> None:
     """Talk with a model in words and pictures.  Lines from a pipe are messages too."""
-    from unimodal.chat.repl import chat
-
     shown = " with ".join(part for part in (model, *(adapter or [])) if part) or DEFAULT
 
     def load(name: str):
         # The first model comes with its adapters; /load brings others, without.
         return _load(model, adapter) if name == shown else _load(name, None)
+
+    if web:
+        if prompt or image:
+            raise UserError("--web opens a page to talk on; leave --prompt and --image out")
+        from unimodal.chat.web import serve
+
+        serve(shown, load, save_dir, port)
+        return
+    from unimodal.chat.repl import chat
 
     chat(shown, load, prompt, image or [], save_dir)
 
