@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.images.networks import DC, NETWORKS, pictures, saved
 from unimodal.errors import UserError
-from unimodal.images.codec import Codec, DiffusersCodec, PixelPatches, load_codec
+from unimodal.images.codec import SHIPPED, Codec, DiffusersCodec, PixelPatches, load_codec
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
 
@@ -250,3 +250,8 @@ def test_shard_outside_the_folder(tmp_path):
 def test_impossible_widths(changes, message):
     with pytest.raises(UserError, match=message):
         DiffusersCodec({"_class_name": "AutoencoderDC"} | DC | changes)
+
+
+def test_a_shipped_model_lends_its_codec_by_name():
+    by_name, by_folder = load_codec("shapes-base"), load_codec(SHIPPED / "shapes-base" / "codec")
+    assert all(map(torch.equal, by_name.state_dict().values(), by_folder.state_dict().values()))

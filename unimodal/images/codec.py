@@ -21,6 +21,7 @@ from unimodal.errors import UserError
 from unimodal.images import autoencoders
 
 CODEC_FILE = "codec.json"
+SHIPPED = Path(__file__).parents[1] / "shipped"
 CLASSES = ("DiffusersCodec", "DiscreteCodec", "PixelPatches")  # that codec.json may name
 
 log = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ class PixelPatches(Codec):
 
 
 def load_codec(folder_or_id: Path | str) -> Codec:
-    """Read a codec folder, or fetch one from the Hugging Face hub by its id (owner/name).
+    """Read a codec folder, that of a shipped model (its name), or fetch one from the hub (owner/name).
 
     In float32, for inference, trainable.  Raises UserError for a missing folder, weights that are not
     safetensors, a network that is not known, or weights that do not fit it.
@@ -276,10 +277,12 @@ def _read_json(path: Path) -> dict:
 
 
 def _find(folder_or_id: Path | str) -> Path:
-    """The local folder of a codec, fetched first if it is a hub id."""
+    """The local folder of a codec, that of a shipped model by the model's name, or fetched by a hub id."""
     if Path(folder_or_id).is_dir():
         return Path(folder_or_id)
     name = str(folder_or_id)
+    if "/" not in name and (SHIPPED / name / "codec").is_dir():
+        return SHIPPED / name / "codec"
     could_be_id = isinstance(folder_or_id, str) and name.count("/") == 1 and not name.startswith((".", "/"))
     if could_be_id and not Path(name.split("/")[0]).exists():
         from huggingface_hub import snapshot_download

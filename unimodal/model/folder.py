@@ -12,14 +12,12 @@ from pathlib import Path
 import torch
 
 from unimodal.errors import UserError, nearest
-from unimodal.images.codec import load_codec
+from unimodal.images.codec import SHIPPED, load_codec
 from unimodal.images.vision import FOLDER, VisionTower, load_tower
 from unimodal.model.config import ModelConfig
 from unimodal.model.unified import UnifiedModel
 from unimodal.model.weights import Weights, fill, unwritten
 from unimodal.sequence.tokenizer import Tokenizer
-
-SHIPPED = Path(__file__).parents[1] / "shipped"
 
 
 def save_model(

@@ -41,7 +41,7 @@ class UnifiedModelSection(ModelConfig):
 
     kind: Literal["unified"] = "unified"
     init_from: str | None = None  # a model to start from; its shape then is the model's shape
-    codec: str | None = None  # folder or id of the codec; null: that of init_from
+    codec: str | None = None  # folder, id, or a shipped model whose codec it is; null: that of init_from
     train_codec: bool = False  # go on training the codec, on reconstruction, beside the model
     tokenizer: str | None = None  # folder; null: that of init_from, or a new one trained on the data
     loss: LossWeights = Field(default_factory=LossWeights)
