@@ -19,6 +19,7 @@ QUANTIZERS = {
     "fsq": {"kind": "fsq", "levels": [3, 3, 3]},
     "residual": {"kind": "residual", "codes": 8, "depth": 2},
     "multi_scale": {"kind": "multi_scale", "codes": 8, "scales": [1, 2]},
+    "multi_scale twice": {"kind": "multi_scale", "codes": 8, "scales": [1, 2, 2]},
 }
 MASKED_TEXT = {"text_objective": "masked", "masked_text": {"block": 4, "forwards": 2}}
 MLP_HEAD = {"head_width": 48, "head_depth": 2, "noises": 2}
@@ -82,6 +83,7 @@ CASES = {
     "next_token on residuals": Case("next_token", "residual"),
     "next_token on scales, experts": Case("next_token", "multi_scale", {"experts": "mot"}),
     "next_scale": Case("next_scale", "multi_scale"),
+    "next_scale, the finest twice": Case("next_scale", "multi_scale twice"),
     "next_scale, experts": Case("next_scale", "multi_scale", {"experts": "mot"}),
     "masked on codes": Case(
         "masked", "vq", {"path_options": {"schedule": "arccos", "order": "random", "temperature": 3.0}}
