@@ -210,7 +210,7 @@ def _load(name: str | None, adapters: list[str] | None):
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Argument(help="A shipped model, a folder that `train` wrote, or a hub id; an adapter has one."),
+        typer.Argument(help="A shipped model, a folder that `train` wrote (of a codec too), or a hub id."),
     ] = None,
     adapter: Adapter = None,
     suite: Annotated[str, typer.Option(help="shapes, emoji, rows or codec.")] = "shapes",
@@ -224,7 +224,9 @@ def evaluate(
     ] = False,
     data: Annotated[
         Path | None,
-        typer.Option(help="For emoji and rows: the folder that `data make` wrote; emoji are made without."),
+        typer.Option(
+            help="For emoji, rows, codec: the folder that `data make` wrote; emoji need none."
+        ),
     ] = None,
     cost: Annotated[
         bool, typer.Option("--cost", help="Measure forwards, operations and seconds a picture as well.")

@@ -11,7 +11,7 @@ from tests.images.networks import DC
 from unimodal.errors import UserError
 from unimodal.evaluation.codec import JudgedCodec, code_scores, judge_codec, open_codec
 from unimodal.evaluation.frechet import FEATURES, features, frechet, frechet_score
-from unimodal.evaluation.report import Report
+from unimodal.evaluation.run import evaluate
 from unimodal.images.codec import PixelPatches
 from unimodal.images.discrete import DiscreteCodec
 
@@ -92,16 +92,14 @@ def tiny() -> DiscreteCodec:
 
 def test_scores_of_a_codec_folder_with_codes(tmp_path):
     tiny().save(tmp_path / "codec")
-    judged = open_codec(str(tmp_path / "codec"))
-    scores, cases = judge_codec(judged, "val", 6, 0)
+    report = evaluate(tmp_path / "codec", "codec", n=6, json=tmp_path / "scores.json")
+    scores, cases = report.scores, report.cases
     assert set(scores) == {
         f"codec/{name}" for name in ("psnr", "ssim", f"frechet_{FEATURES}", "use", "perplexity", "read")
     }
     assert len(cases) == 6 and not any(case.right for case in cases)  # its weights are random
     assert 0 < scores["codec/use"].value <= 1
     assert 1 <= scores["codec/perplexity"].value <= 100
-    report = Report(judged.name, "codec", "val", 0, dict(scores))
-    report.save(tmp_path / "scores.json")
     kept = json.loads((tmp_path / "scores.json").read_text())
     assert kept["suite"] == "codec" and kept["scores"]["codec/psnr"]["n"] == 6
 

@@ -52,9 +52,7 @@ def evaluate(
     if suite not in ("emoji", "rows"):
         world_of(split)
     if isinstance(model, str | Path):
-        from unimodal.generation.verbs import load
-
-        model = load(str(model))
+        model = _opened(str(model), suite)
     report = Report(getattr(model, "name", "model"), suite, split, seed)
     with Progress(transient=True) as progress:
         if suite == "emoji":
@@ -69,7 +67,7 @@ def evaluate(
         elif suite == "rows":
             found = [_rows(model, data, split, n, seed, progress)]
         else:
-            found = _shapes(model, suite, split, n, seed, tasks or _able(model, progress), progress)
+            found = _shapes(model, suite, split, n, seed, tasks or _able(model, progress), progress, data)
     if cost:
         from unimodal.evaluation.cost import judge_cost
 
@@ -82,6 +80,18 @@ def evaluate(
     if sheet is not None:
         _save_sheet(report, Path(sheet), right)
     return report
+
+
+def _opened(name: str, suite: str) -> Any:
+    """A loaded model; for the suite of codecs the folder of a codec does as well."""
+    if suite == "codec":
+        from unimodal.evaluation.codec import open_codec
+
+        if (codec := open_codec(name)) is not None:
+            return codec
+    from unimodal.generation.verbs import load
+
+    return load(name)
 
 
 def _able(model: Any, progress: Progress) -> tuple[str, ...]:
@@ -108,24 +118,27 @@ def _rows(model: Any, data: Path | None, split: str, n: int, seed: int, progress
 
 
 def _shapes(
-    model: Any, suite: str, split: str, n: int, seed: int, tasks: tuple[str, ...], progress: Progress
+    model: Any,
+    suite: str,
+    split: str,
+    n: int,
+    seed: int,
+    tasks: tuple[str, ...],
+    progress: Progress,
+    data: Path | None,
 ) -> list[tuple]:
     from data_tools.shapes.render import CANVAS
+    from unimodal.evaluation.codec import judge_codec
     from unimodal.evaluation.shapes import examples, judge_shapes
 
+    if suite == "codec":
+        return [judge_codec(model, split, n, seed, data)]
     found = []
-    if suite == "shapes":
-        for task in tasks:
-            bar = progress.add_task(task, total=len(examples(task, split, n, seed, CANVAS)))
-            found.append(
-                judge_shapes(model, split, n, seed, lambda k, b=bar: progress.advance(b, k), (task,))
-            )
+    for task in tasks:
+        bar = progress.add_task(task, total=len(examples(task, split, n, seed, CANVAS)))
+        found.append(judge_shapes(model, split, n, seed, lambda k, b=bar: progress.advance(b, k), (task,)))
     if hasattr(getattr(model, "model", None), "codec"):
-        from unimodal.evaluation.codec import judge_codec
-
         found.append(judge_codec(model, split, n, seed))
-    elif suite == "codec":
-        raise UserError(f"{getattr(model, 'name', 'this model')} has no codec to judge")
     return found
 
 
