@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from unimodal.data.document import Document, Image, Text, Turn
-from unimodal.sequence.layout import TargetLayout
+from unimodal.sequence.spans import TargetLayout
 from unimodal.sequence.tokenizer import Tokenizer, train_tokenizer
 
 WORDS = "a red circle left of a blue square make it green how many are there two yes no".split()

@@ -224,9 +224,7 @@ def evaluate(
     ] = False,
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="For emoji, rows, codec: the folder that `data make` wrote; emoji need none."
-        ),
+        typer.Option(help="For emoji, rows, codec: the folder that `data make` wrote; emoji need none."),
     ] = None,
     cost: Annotated[
         bool, typer.Option("--cost", help="Measure forwards, operations and seconds a picture as well.")

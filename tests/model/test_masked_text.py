@@ -11,8 +11,9 @@ from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.model import unified
 from unimodal.model.masked_text import HIDDEN, Hidden, hide
 from unimodal.model.unified import UnifiedModel
-from unimodal.sequence.layout import TextBlock, layout
+from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
+from unimodal.sequence.spans import TextBlock
 
 MASKED = {"text_objective": "masked", "masked_text": {"block": 4, "forwards": 4}}
 

@@ -6,7 +6,9 @@ import pytest
 from tests.documents import TARGETS, picture, random_document, tokenizer
 from unimodal.data.document import Document, Image, Text, Turn, drop
 from unimodal.errors import UserError
-from unimodal.sequence.layout import NO_LABEL, TargetLayout, TextBlock, layout
+from unimodal.sequence.layout import layout
+from unimodal.sequence.spans import TargetLayout, TextBlock
+from unimodal.sequence.writer import NO_LABEL
 
 RNG = np.random.default_rng(0)
 

@@ -13,7 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity, rms_norm
 
 from unimodal.connectors.connector import Appended, Ends, Tap, TapLayer, arrival, shared
 from unimodal.model.config import Strict
-from unimodal.sequence.layout import Grid
+from unimodal.sequence.spans import Grid
 
 
 class Prefilled(nn.Module):

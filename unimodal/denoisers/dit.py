@@ -26,7 +26,7 @@ from unimodal.model.config import Strict
 from unimodal.model.norm import RMSNorm
 from unimodal.model.places import Places
 from unimodal.paths.flow import TimeEmbedding
-from unimodal.sequence.layout import raster
+from unimodal.sequence.spans import raster
 
 EPS = 1e-6
 

@@ -18,7 +18,7 @@ from unimodal.denoisers.denoiser import Conditions, Latents, mean_of, with_chann
 from unimodal.denoisers.from_diffusers import apart, build, filled, kept_reference, take
 from unimodal.images.patches import from_tokens, to_tokens
 from unimodal.model.config import Strict
-from unimodal.sequence.layout import raster
+from unimodal.sequence.spans import raster
 
 PACKED = 2  # cells of a position along a side
 

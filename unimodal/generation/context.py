@@ -14,8 +14,9 @@ from torch import Tensor
 from unimodal.data.document import Document
 from unimodal.model.cache import KVCache, stack
 from unimodal.model.unified import UnifiedModel
-from unimodal.sequence.layout import Grid, Sequence, TargetLayout, clean_layout, layout
+from unimodal.sequence.layout import Sequence, layout
 from unimodal.sequence.mask import PADDING, Marks
+from unimodal.sequence.spans import Grid, TargetLayout, clean_layout
 from unimodal.sequence.tokenizer import Tokenizer
 
 Spans = list[tuple[int, Tensor]]  # first positions, and what stands there

@@ -20,7 +20,7 @@ from unimodal.generation.masked_text import say_block
 from unimodal.generation.settings import Settings
 from unimodal.model.unified import UnifiedModel
 from unimodal.paths.choose import choose
-from unimodal.sequence.layout import Grid
+from unimodal.sequence.spans import Grid
 from unimodal.sequence.tokenizer import StreamDecoder, Tokenizer
 
 

@@ -16,7 +16,7 @@ from unimodal.diffusion.guidance import Guidance, check_nulls
 from unimodal.generation.context import Context, image_place, read_documents, stack_contexts, start_image
 from unimodal.images.signal import to_pixels
 from unimodal.model.unified import UnifiedModel
-from unimodal.sequence.layout import Grid
+from unimodal.sequence.spans import Grid
 from unimodal.sequence.tokenizer import Tokenizer
 
 OnStep = Callable[[int, int], None]

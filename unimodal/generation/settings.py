@@ -12,7 +12,7 @@ from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
 from unimodal.model.config import Sampling, Writing
 from unimodal.paths.choose import Choice
-from unimodal.sequence.layout import Grid
+from unimodal.sequence.spans import Grid
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unimodal.sequence.layout import TextBlock
+from unimodal.sequence.spans import TextBlock
 
 HIDDEN = -1  # in the place of a token that is not known
 

@@ -25,9 +25,10 @@ from unimodal.model.decoder import Decoder
 from unimodal.model.masked_text import HIDDEN, hide
 from unimodal.model.places import Places
 from unimodal.paths import load_path
-from unimodal.sequence.layout import NO_LABEL, Grid, ImageSpan
 from unimodal.sequence.mask import PADDING, Marks
 from unimodal.sequence.pack import Pack
+from unimodal.sequence.spans import Grid, ImageSpan
+from unimodal.sequence.writer import NO_LABEL
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from unimodal.errors import UserError
 from unimodal.images.codec import Codec
 from unimodal.images.quantizer import maps_of
 from unimodal.model.config import ModelConfig
-from unimodal.sequence.layout import Grid
+from unimodal.sequence.spans import Grid
 
 
 def require_codes(config: ModelConfig, codec: Codec) -> None:

@@ -24,7 +24,7 @@ from unimodal.images.patches import from_tokens
 from unimodal.model.config import ModelConfig, Strict
 from unimodal.paths.adaln import ModulatedLayer, TimeEmbedding
 from unimodal.paths.path import Corrupted, Look, flatten, row_noise
-from unimodal.sequence.layout import Grid, TargetLayout
+from unimodal.sequence.spans import Grid, TargetLayout
 
 LEAST_TIME = 0.05  # below it an error of x0 weighs no more: as an error of velocity it would have no bound
 

@@ -24,7 +24,7 @@ from unimodal.paths.choose import Choice, choose, guided, ramped, row_gumbel
 from unimodal.paths.codes import layout_of, require_codes
 from unimodal.paths.path import Corrupted, Look, flatten
 from unimodal.paths.sets import MEAN_SHARE, SCHEDULES, counts, halton_order, random_orders, random_set
-from unimodal.sequence.layout import Grid, TargetLayout
+from unimodal.sequence.spans import Grid, TargetLayout
 
 MASKED = -1
 

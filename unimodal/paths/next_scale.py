@@ -24,7 +24,7 @@ from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, ramped, say_steps_are_fixed
 from unimodal.paths.codes import layout_of, require_codes
 from unimodal.paths.path import Corrupted, Look, flatten
-from unimodal.sequence.layout import Grid, TargetLayout
+from unimodal.sequence.spans import Grid, TargetLayout
 
 Truth = tuple[Tensor, Tensor]  # codes (N,), and what the coarser ones add up to at the place of each (N, C)
 

@@ -26,7 +26,7 @@ from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, say_steps_are_fixed
 from unimodal.paths.codes import layout_of, require_codes
 from unimodal.paths.path import Corrupted, Look, flatten
-from unimodal.sequence.layout import Grid, TargetLayout
+from unimodal.sequence.spans import Grid, TargetLayout
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

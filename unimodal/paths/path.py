@@ -22,7 +22,7 @@ from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.solvers import OnStep
 from unimodal.images.codec import Codec
 from unimodal.model.config import Strict
-from unimodal.sequence.layout import Grid, TargetLayout
+from unimodal.sequence.spans import Grid, TargetLayout
 
 
 class Look(Protocol):

@@ -28,7 +28,7 @@ from unimodal.paths.choose import ramped
 from unimodal.paths.mlp_head import MlpHead
 from unimodal.paths.path import Corrupted, Look, flatten, row_noise
 from unimodal.paths.sets import counts, random_orders, random_set
-from unimodal.sequence.layout import Grid, TargetLayout
+from unimodal.sequence.spans import Grid, TargetLayout
 
 
 @dataclass(slots=True)

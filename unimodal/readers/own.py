@@ -19,8 +19,9 @@ from unimodal.generation.converse import Converser, Event, Settings
 from unimodal.model.folder import load_model
 from unimodal.model.unified import UnifiedModel
 from unimodal.readers.reader import Draw
-from unimodal.sequence.layout import Grid, Sequence, layout
+from unimodal.sequence.layout import Sequence, layout
 from unimodal.sequence.mask import PADDING, Marks
+from unimodal.sequence.spans import Grid
 from unimodal.sequence.tokenizer import Tokenizer
 
 

@@ -14,7 +14,7 @@ from unimodal.connectors.connector import Appended
 from unimodal.data.document import Document
 from unimodal.generation.converse import Event, Settings
 from unimodal.model.config import Writing
-from unimodal.sequence.layout import Grid
+from unimodal.sequence.spans import Grid
 
 Draw = Callable[[list[Document], tuple[int, int], list[torch.Generator]], list[np.ndarray]]
 """Documents, pixels (height, width), a generator a document -> the pictures that come next, uint8."""

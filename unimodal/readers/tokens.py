@@ -21,7 +21,7 @@ from unimodal.errors import UserError
 from unimodal.generation.converse import Event, Settings
 from unimodal.model.config import Writing
 from unimodal.readers.reader import Draw
-from unimodal.sequence.layout import Grid
+from unimodal.sequence.spans import Grid
 from unimodal.sequence.tokenizer import Tokenizer
 
 PLACES = 64  # numbers that say where a token stands

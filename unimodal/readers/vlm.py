@@ -23,7 +23,7 @@ from unimodal.errors import UserError
 from unimodal.generation.converse import Event, Piece, Settings
 from unimodal.model.config import Writing
 from unimodal.readers.reader import Draw
-from unimodal.sequence.layout import Grid
+from unimodal.sequence.spans import Grid
 
 
 class VlmReader(nn.Module):

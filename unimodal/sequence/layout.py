@@ -13,81 +13,13 @@ A pretrained tokenizer that begins every sequence with a token of its own (Llama
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
 
 import numpy as np
 
-from unimodal.data.document import Document, Image, Text
-from unimodal.errors import UserError
+from unimodal.data.document import Document, Text
+from unimodal.sequence.spans import Grid, ImageSpan, TargetRule, TextBlock, clean_layout, grid_of
 from unimodal.sequence.tokenizer import Tokenizer
-
-NO_LABEL = -100
-Grid = tuple[int, int]
-Kind = Literal["clean", "target", "vision"]
-
-
-@dataclass(frozen=True, slots=True)
-class TargetLayout:
-    """How a path lays out an image that is to be drawn, on P positions.
-
-    steps   (P,) when each position is written, counted from 0
-    hidden  whether only the image itself may look at these positions
-    clean   whether a clean copy must follow, for what comes later to look at
-    places  (P, 2) row and column inside the picture; None: one position a cell, row by row
-    copies  how many times training draws it, side by side, none seeing another (if hidden)
-    said    text that stands before every picture of this size, drawn or read; nobody is trained to say it
-    """
-
-    steps: np.ndarray
-    hidden: bool
-    clean: bool = True
-    places: np.ndarray | None = None
-    copies: int = 1
-    said: str = ""
-
-    def offsets(self, grid: Grid) -> np.ndarray:
-        """(P, 3) what is added to the RoPE position at which the image stands."""
-        places = raster(grid) if self.places is None else self.places
-        return np.pad(places, ((0, 0), (1, 0)))
-
-
-def raster(grid: Grid) -> np.ndarray:
-    """(rows * columns, 2) row and column of every cell, row by row."""
-    return np.stack(np.indices(grid), axis=-1).reshape(-1, 2)
-
-
-class TargetRule(Protocol):
-    """The layout question a path answers (see `unimodal.paths`)."""
-
-    def target_layout(self, grid: Grid) -> TargetLayout:
-        """Lay out a target image of `grid` = (rows, columns) positions."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSpan:
-    """Where a copy of an image stands in a sequence.
-
-    start   first position
-    length  number of positions: rows * columns of a clean copy, what the path says of a target
-    grid    (rows, columns) of the clean copy
-    image   index into the sequence's `pixels`
-    kind    `clean`: the finished image is read; `target`: the path draws it; `vision`: a tower's features
-    """
-
-    start: int
-    length: int
-    grid: Grid
-    image: int
-    kind: Kind
-
-
-@dataclass(frozen=True, slots=True)
-class TextBlock:
-    """Where the hidden copy of a block of text stands in a sequence: its first position, and how many."""
-
-    start: int
-    length: int
+from unimodal.sequence.writer import Writer
 
 
 @dataclass(slots=True)
@@ -120,128 +52,6 @@ class Sequence:
         return len(self.ids)
 
 
-@dataclass(slots=True)
-class _Writer:
-    """Appends text and images, keeping count of positions, steps and spans.
-
-    block  tokens that are masked together, if trained text is learned by masked prediction
-    ends   tokens that end a run of trained text; they fill up its last block
-    run    trained tokens that wait to be laid out in blocks
-    """
-
-    pad: int
-    block: int | None = None
-    ends: tuple[int, ...] = ()
-    run: list[int] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    trained: list[bool] = field(default_factory=list)
-    own: list[int] = field(default_factory=list)  # the label of a position that says its own token
-    step: list[int] = field(default_factory=list)
-    span: list[int] = field(default_factory=list)
-    hidden: list[bool] = field(default_factory=list)
-    position: list[tuple[int, int, int]] = field(default_factory=list)
-    images: list[ImageSpan] = field(default_factory=list)
-    blocks: list[TextBlock] = field(default_factory=list)
-    next_position: int = 0
-    next_step: int = 0
-    next_span: int = 0
-
-    def text(self, ids: list[int], trained: bool = False) -> None:
-        """Tokens, which are learned if `trained`."""
-        if trained and self.block:
-            self.run += ids
-            return
-        self.end_run()
-        self._tokens(ids, trained)
-
-    def _tokens(self, ids: list[int], trained: bool) -> None:
-        """Each token is a step of its own; `trained` ones are predicted by the position before them."""
-        count = len(ids)
-        self.ids += ids
-        self.trained += [trained] * count
-        self.own += [NO_LABEL] * count
-        self.step += range(self.next_step, self.next_step + count)
-        self.span += [self.next_span] * count
-        self.hidden += [False] * count
-        self.position += [(p, p, p) for p in range(self.next_position, self.next_position + count)]
-        self.next_step += count
-        self.next_position += count
-
-    def end_run(self, last: bool = False) -> None:
-        """Lay out the waiting tokens block by block: a hidden copy, then the tokens as they are read.
-
-        A run that ends in a mark fills its last block with it, so that a model which fills in whole blocks
-        learns where to stop.
-        last  nothing that follows is trained, so nothing has to read the last block
-        """
-        run, self.run = self.run, []
-        for start in range(0, len(run), self.block or 1):
-            tokens = run[start : start + self.block]
-            missing = self.block - len(tokens) if run[-1] in self.ends else 0
-            self._hidden_copy(tokens + run[-1:] * missing)
-            if not last or start + self.block < len(run):
-                self._tokens(tokens, trained=False)
-
-    def _hidden_copy(self, ids: list[int]) -> None:
-        """Tokens of one step that only they themselves see; neither positions nor what follows know of it."""
-        count = len(ids)
-        self.blocks.append(TextBlock(len(self.ids), count))
-        self.next_span += 1
-        self.ids += ids
-        self.trained += [False] * count
-        self.own += ids
-        self.step += [self.next_step] * count
-        self.span += [self.next_span] * count
-        self.hidden += [True] * count
-        self.position += [(p, p, p) for p in range(self.next_position, self.next_position + count)]
-        self.next_step += 1
-        self.next_span += 1
-
-    def image(self, grid: Grid, image: int, kind: Kind, target: TargetLayout) -> None:
-        """One copy of an image; `position` does not advance until `leave_image`."""
-        self.end_run()
-        steps = target.steps.tolist()
-        count = len(steps)
-        self.images.append(ImageSpan(len(self.ids), count, grid, image, kind))
-        self.next_span += 1
-        self.ids += [self.pad] * count
-        self.trained += [False] * count
-        self.own += [NO_LABEL] * count
-        self.step += [self.next_step + step for step in steps]
-        self.span += [self.next_span] * count
-        self.hidden += [target.hidden] * count
-        self.position += map(tuple, (self.next_position + target.offsets(grid)).tolist())
-        self.next_step += max(steps) + 1
-        self.next_span += 1
-
-    def leave_image(self, grid: Grid) -> None:
-        """Text goes on after the larger side, so no position is used twice along any axis."""
-        self.next_position += max(grid)
-
-    def labels(self) -> np.ndarray:
-        """A trained token is the label of the position before it, or of its own in a hidden copy."""
-        ids, trained = np.array(self.ids), np.array(self.trained, dtype=bool)
-        labels = np.array(self.own, dtype=np.int64)
-        labels[:-1][trained[1:]] = ids[1:][trained[1:]]
-        return labels
-
-
-def clean_layout(grid: Grid) -> TargetLayout:
-    """A finished image: all positions at once, visible to everything after it."""
-    return TargetLayout(np.zeros(grid[0] * grid[1], dtype=np.int64), hidden=False)
-
-
-def grid_of(image: Image, multiple: int, where: str) -> Grid:
-    """Rows and columns of positions for a picture whose sides are multiples of `multiple` pixels."""
-    height, width = image.pixels.shape[:2]
-    if height % multiple or width % multiple or not height or not width:
-        raise UserError(
-            f"{where}: a picture of {width}x{height} pixels cannot be laid out: both sides must be "
-            f"multiples of {multiple}. Resize it first (unimodal.data.pictures.fit does)."
-        )
-    return height // multiple, width // multiple
-
-
 def layout(
     document: Document,
     tokenizer: Tokenizer,
@@ -264,7 +74,7 @@ def layout(
     Raises UserError for a picture whose sides are not multiples of `multiple`.
     """
     ends = (tokenizer.image_start, tokenizer.im_end, tokenizer.endoftext)
-    writer = _Writer(tokenizer.pad, None if open_turn else block, ends)
+    writer = Writer(tokenizer.pad, None if open_turn else block, ends)
     last = None if open_turn else _last_trained(document)
     images = 0
     if tokenizer.bos is not None:
@@ -321,7 +131,7 @@ def _last_trained(document: Document) -> tuple[int, int] | None:
     return marks[-1] if marks else None
 
 
-def _finish(writer: _Writer, document: Document) -> Sequence:
+def _finish(writer: Writer, document: Document) -> Sequence:
     writer.end_run()
     seen = 1 + max((span.image for span in writer.images), default=-1)
     return Sequence(

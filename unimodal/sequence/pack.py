@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from unimodal.errors import UserError
-from unimodal.sequence.layout import NO_LABEL, ImageSpan, Sequence, TextBlock
+from unimodal.sequence.layout import Sequence
 from unimodal.sequence.mask import PADDING, Marks
+from unimodal.sequence.spans import ImageSpan, TextBlock
+from unimodal.sequence.writer import NO_LABEL
 
 
 @dataclass(slots=True)

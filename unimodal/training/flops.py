@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from unimodal.model.unified import UnifiedModel
-from unimodal.sequence.layout import NO_LABEL, Grid
 from unimodal.sequence.pack import Pack
+from unimodal.sequence.spans import Grid
+from unimodal.sequence.writer import NO_LABEL
 
 DRAWN = 16  # pictures over which a path's chance, such as how much it hides, is averaged
 

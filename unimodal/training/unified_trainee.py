@@ -22,9 +22,11 @@ from unimodal.model.config import DropTable
 from unimodal.model.folder import save_model
 from unimodal.model.unified import UnifiedModel
 from unimodal.paths.path import weightless
-from unimodal.sequence.layout import NO_LABEL, Grid, Sequence, TargetRule, layout
+from unimodal.sequence.layout import Sequence, layout
 from unimodal.sequence.pack import Pack, Packer, pack_in_order
+from unimodal.sequence.spans import Grid, TargetRule
 from unimodal.sequence.tokenizer import Tokenizer
+from unimodal.sequence.writer import NO_LABEL
 from unimodal.training.config import DataSection, Recipe
 from unimodal.training.flops import Costs
 from unimodal.training.trainee import Losses
