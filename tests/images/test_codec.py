@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from tests.images.networks import DC, NETWORKS, pictures, saved
 from unimodal.errors import UserError
-from unimodal.images.codec import SHIPPED, Codec, DiffusersCodec, PixelPatches, load_codec
+from unimodal.images.codec import Codec, DiffusersCodec, PixelPatches
+from unimodal.images.folder import SHIPPED, load_codec
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
 
@@ -135,7 +136,7 @@ def test_sides_must_fit_the_stride():
 
 def test_the_plain_network_needs_no_diffusers(tmp_path):
     saved("dc", tmp_path)
-    code = f"import sys; from unimodal.images.codec import load_codec; load_codec({str(tmp_path)!r}); "
+    code = f"import sys; from unimodal.images.folder import load_codec; load_codec({str(tmp_path)!r}); "
     code += "sys.exit(any(name in sys.modules for name in ('diffusers', 'transformers', 'peft')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

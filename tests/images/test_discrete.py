@@ -11,8 +11,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 from tests.images.networks import CODED, DC, KL, TINY, pictures, saved
 from tests.images.test_quantizers import KINDS
 from unimodal.errors import UserError
-from unimodal.images.codec import DiffusersCodec, load_codec
+from unimodal.images.codec import DiffusersCodec
 from unimodal.images.discrete import DiscreteCodec
+from unimodal.images.folder import load_codec
 
 NETWORK = {"_class_name": "AutoencoderDC"} | DC  # 6 channels at stride 4
 CELLS = (4, 6)  # of `pictures()`

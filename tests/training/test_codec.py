@@ -11,7 +11,8 @@ from PIL import Image
 from tests.images.networks import DC, pictures, saved
 from tests.training.codecs import NETWORKS, built, codec_recipe, total
 from unimodal.errors import UserError
-from unimodal.images.codec import PixelPatches, load_codec
+from unimodal.images.codec import PixelPatches
+from unimodal.images.folder import load_codec
 from unimodal.images.signal import to_signal
 from unimodal.training.codec import CodecTrainee, cut
 from unimodal.training.loop import train

@@ -13,8 +13,8 @@ from tests.images.networks import pictures, saved
 from tests.images.test_quantizers import KINDS
 from tests.training.codecs import built, codec_recipe, total
 from unimodal.errors import UserError
-from unimodal.images.codec import load_codec
 from unimodal.images.discrete import DiscreteCodec
+from unimodal.images.folder import load_codec
 from unimodal.images.losses import absolute_error
 from unimodal.images.signal import to_signal
 from unimodal.training.codec_trainee import CodecTrainee

@@ -23,7 +23,8 @@ from unimodal.evaluation.frechet import FEATURES, features, frechet_score
 from unimodal.evaluation.report import Case
 from unimodal.evaluation.scores import Score, average, share
 from unimodal.evaluation.shapes import BATCH, psnr
-from unimodal.images.codec import CODEC_FILE, Codec, load_codec
+from unimodal.images.codec import CODEC_FILE, Codec
+from unimodal.images.folder import load_codec
 from unimodal.images.signal import to_pixels, to_signal
 
 

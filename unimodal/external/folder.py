@@ -16,7 +16,7 @@ from unimodal.adapters.base import fingerprint
 from unimodal.errors import UserError
 from unimodal.external.config import ExternalConfig, ReaderNote
 from unimodal.external.model import ExternalModel
-from unimodal.images.codec import load_codec
+from unimodal.images.folder import load_codec
 from unimodal.model.folder import find_model
 from unimodal.model.weights import Weights, fill, unwritten
 from unimodal.pretrained.checkpoint import find_checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from unimodal.errors import UserError, nearest
-from unimodal.images.codec import SHIPPED, load_codec
+from unimodal.images.folder import SHIPPED, load_codec
 from unimodal.images.vision import FOLDER, VisionTower, load_tower
 from unimodal.model.config import ModelConfig
 from unimodal.model.unified import UnifiedModel

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from unimodal.errors import UserError
-from unimodal.images.codec import Codec, load_codec
+from unimodal.images.codec import Codec
+from unimodal.images.folder import load_codec
 from unimodal.images.vision import FILES, FOLDER, load_tower
 from unimodal.model.config import ModelConfig
 from unimodal.model.unified import UnifiedModel

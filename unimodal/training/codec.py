@@ -7,9 +7,10 @@ from pydantic import Field, field_validator
 
 from unimodal.errors import UserError
 from unimodal.images.autoencoders import check_arguments
-from unimodal.images.codec import Codec, DiffusersCodec, PixelPatches, load_codec
+from unimodal.images.codec import Codec, DiffusersCodec, PixelPatches
 from unimodal.images.discrete import DiscreteCodec
 from unimodal.images.discriminator import PatchDiscriminator
+from unimodal.images.folder import load_codec
 from unimodal.images.quantizers import complete
 from unimodal.training.codec_pictures import Pictures, cut
 from unimodal.training.codec_trainee import CodecTrainee

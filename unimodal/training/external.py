@@ -11,7 +11,7 @@ from unimodal.errors import UserError
 from unimodal.external.config import ConnectorConfig, DenoiserConfig, ExternalConfig, ReaderKind, Reference
 from unimodal.external.folder import load_external, noted
 from unimodal.external.model import ExternalModel
-from unimodal.images.codec import load_codec
+from unimodal.images.folder import load_codec
 from unimodal.model.config import DropTable, Sampling, Strict, Times
 from unimodal.model.folder import find_model, model_type
 from unimodal.pretrained.checkpoint import read_json

@@ -12,7 +12,8 @@ from unimodal.data.document import Text
 from unimodal.data.mixture import Mixture
 from unimodal.data.source import FileSource, Source, live_source
 from unimodal.errors import UserError
-from unimodal.images.codec import Codec, load_codec
+from unimodal.images.codec import Codec
+from unimodal.images.folder import load_codec
 from unimodal.model.config import ModelConfig, Strict
 from unimodal.model.experts import Part, copy_text_expert, freeze, with_image_expert
 from unimodal.model.folder import find_model, load_model
