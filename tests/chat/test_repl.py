@@ -73,6 +73,13 @@ def test_ctrl_c_clears_the_line_and_stops_a_reply_only(talk):
     assert out.count("stopped") == 2
 
 
+def test_what_a_slow_terminal_says_of_itself_is_not_part_of_the_message(talk):
+    """Answers to queries that came too late, as prompt_toolkit hands them on."""
+    talk.type("\x1b[?1;2c\x1b[6;17;8thow many?\r[1, 2]\r" + END)
+    asked = [options["messages"][-1]["content"] for _, options in talk.model.calls]
+    assert asked == ["how many?", "[1, 2]"]
+
+
 def test_mistakes_are_told_and_the_chat_goes_on(talk):
     out = talk.type("/imag x\r/edit make it red\r/steps many\r/image nowhere.png\rrefuse\rhow many?\r/quit\r")
     assert "did you mean '/image'?" in out

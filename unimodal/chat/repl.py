@@ -4,6 +4,7 @@ The greeting comes at once and the model loads in the background while the perso
 reply is as early as it can be.  Only a person at a terminal gets prompts and greetings; a pipe gets replies.
 """
 
+import re
 import sys
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, wait
@@ -26,6 +27,10 @@ from unimodal.chat.terminal import FOLDER, Screen
 from unimodal.errors import UserError
 
 TRY = "draw a red circle left of a blue square", "now make the circle green", "how many shapes are there?"
+
+# What a slow terminal says of itself when nobody waits for it any more ends up in front of what is typed first:
+# its attributes, and the size of a cell.
+LATE = re.compile(r"^(\[\?[\d;]*c|\[\d+(;\d+)+t)+")
 
 Loader = Callable[[str], Any]
 
@@ -91,6 +96,7 @@ class Repl:
                 continue
             except EOFError:
                 return
+            line = LATE.sub("", line)
             if not line.strip():
                 continue
             try:
