@@ -28,8 +28,8 @@ from unimodal.errors import UserError
 
 TRY = "draw a red circle left of a blue square", "now make the circle green", "how many shapes are there?"
 
-# What a slow terminal says of itself when nobody waits for it any more ends up in front of what is typed first:
-# its attributes, and the size of a cell.
+# What a slow terminal says of itself (attributes, the size of a cell) when nobody waits for it any more
+# ends up in front of what is typed first.
 LATE = re.compile(r"^(\[\?[\d;]*c|\[\d+(;\d+)+t)+")
 
 Loader = Callable[[str], Any]
