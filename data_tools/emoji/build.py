@@ -16,7 +16,8 @@ from PIL import Image
 
 from data_tools.emoji.glyphs import Glyphs
 from data_tools.emoji.names import Emoji, read_names
-from data_tools.emoji.rows import EDITS, examples, variants
+from data_tools.emoji.rows import EDITS, Example, examples, variants
+from data_tools.emoji.views import GROUNDS, MIRRORED, ON, is_lopsided
 from unimodal.errors import UserError
 
 SPLITS = ("train", "val")
@@ -92,7 +93,7 @@ def make_emoji(
     emoji = [one for one in read_names(Path(names) if names else None) if keep is None or keep(one)]
     made = Made(shaping=glyphs.shaping)
     (out / "pictures").mkdir(parents=True, exist_ok=True)
-    shown, twins = [], {}
+    shown, twins, lopsided = [], {}, set()
     first: dict[bytes, str] = {}
     for number, one in enumerate(emoji, 1):
         pixels = glyphs.draw(one.text)
@@ -102,13 +103,17 @@ def make_emoji(
             Image.fromarray(pixels).save(out / "pictures" / f"{one.id}.png")
             shown.append(one)
             twins[one.id] = first.setdefault(pixels.tobytes(), one.id)
+            if is_lopsided(pixels):
+                lopsided.add(one.id)
         if progress is not None:
             progress(number, len(emoji))
-    made.pictures = len(shown)
     made.alike = _alike(shown, twins)
     for split, members in zip(SPLITS, split_families(shown, twins, val, Random(f"split/{seed}"))):
         made.families[split] = len({one.family for one in members})
-        made.rows[split] = _write(out, split, members, twins, tasks, Random(f"{split}/{seed}"))
+        rows = _rows(members, twins, lopsided, tasks, Random(f"{split}/{seed}"))
+        made.rows[split] = _write(out, split, rows)
+        _draw_views(out, glyphs, members, rows)
+    made.pictures = sum(1 for _ in (out / "pictures").iterdir())
     return made
 
 
@@ -154,14 +159,29 @@ def _alike(emoji: list[Emoji], twins: dict[str, str]) -> int:
     )
 
 
-def _write(
-    out: Path, split: str, emoji: list[Emoji], twins: dict[str, str], tasks: tuple[str, ...], rng: Random
-) -> Counter:
-    """Rows and truth of a split, shuffled alike; returns how many of each kind."""
-    found = list(examples(emoji, twins, rng))
+def _rows(
+    emoji: list[Emoji], twins: dict[str, str], lopsided: set[str], tasks: tuple[str, ...], rng: Random
+) -> list[Example]:
+    """The rows of a split and their truth, shuffled."""
+    found = list(examples(emoji, twins, lopsided, rng))
     rng.shuffle(found)
-    found = [example for example in found if example[1]["kind"].split("/")[0] in tasks]
+    return [example for example in found if example[1]["kind"].split("/")[0] in tasks]
+
+
+def _write(out: Path, split: str, rows: list[Example]) -> Counter:
+    """Rows and truth of a split, line by line; returns how many of each kind."""
     for name, column in ((f"{split}.jsonl", 0), (f"{split}.truth.jsonl", 1)):
-        lines = [json.dumps(example[column], ensure_ascii=False) + "\n" for example in found]
+        lines = [json.dumps(row[column], ensure_ascii=False) + "\n" for row in rows]
         (out / name).write_text("".join(lines), encoding="utf-8")
-    return Counter(truth["kind"] for _, truth in found)
+    return Counter(truth["kind"] for _, truth in rows)
+
+
+def _draw_views(out: Path, glyphs: Glyphs, emoji: list[Emoji], rows: list[Example]) -> None:
+    """Draw what the rows show besides the emoji as they are: on another ground, or mirrored."""
+    by_id = {one.id: one for one in emoji}
+    for name in sorted({name for row, _ in rows for name in row["images"]}):
+        if (out / name).exists():
+            continue
+        plain, _, ground = Path(name).stem.removesuffix(MIRRORED).partition(ON)
+        pixels = glyphs.draw(by_id[plain].text, GROUNDS[ground or "white"])
+        Image.fromarray(pixels[:, ::-1] if name.endswith(f"{MIRRORED}.png") else pixels).save(out / name)

@@ -50,14 +50,17 @@ class Glyphs:
 
     _corner = (0, 0)
 
-    def draw(self, text: str) -> np.ndarray | None:
-        """The picture of one emoji, uint8 (size, size, 3); None if it does not come out as one glyph."""
+    def draw(self, text: str, ground: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray | None:
+        """The picture of one emoji on a ground of this colour, uint8 (size, size, 3).
+
+        None if it does not come out as one glyph.
+        """
         if self._font.getlength(text) > 1.5 * self._advance:
             return None
         canvas = Image.new("RGBA", (self._side, self._side), (255, 255, 255, 0))
         ImageDraw.Draw(canvas).text(self._corner, text, font=self._font, embedded_color=True)
         if not canvas.getextrema()[3][1]:  # the font's sign for a missing glyph is empty
             return None
-        white = Image.new("RGBA", canvas.size, "white")
-        picture = Image.alpha_composite(white, canvas).convert("RGB")
+        behind = Image.new("RGBA", canvas.size, (*ground, 255))
+        picture = Image.alpha_composite(behind, canvas).convert("RGB")
         return np.array(picture.resize((self.size, self.size), Image.Resampling.BICUBIC))

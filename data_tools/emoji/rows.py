@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from random import Random
 
 from data_tools.emoji.names import ADULTS, NO_TONE, Emoji
+from data_tools.emoji.views import views
 
 Example = tuple[dict, dict]  # a row as training reads it, and what a judge has to know about it
 
@@ -55,10 +56,11 @@ def variants(emoji: Iterable[Emoji], attribute: str) -> list[list[Emoji]]:
     return found
 
 
-def examples(emoji: list[Emoji], twins: dict[str, str], rng: Random) -> Iterator[Example]:
+def examples(emoji: list[Emoji], twins: dict[str, str], lopsided: set[str], rng: Random) -> Iterator[Example]:
     """Rows of all kinds about `emoji`, in order of kind.
 
-    twins  the first emoji with exactly the same picture, by id; what a picture does not tell is not asked
+    twins     the first emoji with exactly the same picture, by id; what a picture does not tell is not asked
+    lopsided  ids of those whose mirror image is another picture
     """
     groups = {attribute: variants(emoji, attribute) for attribute in EDITS}
     told = {attribute: _told(groups[attribute], twins) for attribute in EDITS}
@@ -74,6 +76,12 @@ def examples(emoji: list[Emoji], twins: dict[str, str], rng: Random) -> Iterator
             row = _row(MARK + rng.choice(forms).format(spoken), before, after)
             truth = _truth(f"edit/{attribute}", after, told, before)
             yield row, truth | {"from": VALUE[attribute](before), "to": value}
+    for one in emoji:
+        for kind, words, before, after, was, is_now in views(one, one.id in lopsided, rng):
+            messages = [{"role": "user", "content": MARK + words}, {"role": "assistant", "content": MARK}]
+            row = {"messages": messages, "images": [f"pictures/{before}.png", f"pictures/{after}.png"]}
+            truth = _truth(f"edit/{kind}", one, told) | {"before": before, "after": after}
+            yield row, truth | {"from": was, "to": is_now}
     for kind, forms in QUESTIONS.items():
         for one in emoji:
             if kind == "name":
@@ -84,8 +92,10 @@ def examples(emoji: list[Emoji], twins: dict[str, str], rng: Random) -> Iterator
                 answer = VALUE[kind](one) if one.id in told[kind] else None
             if answer is None or (kind == "gender" and one.noun("man") != ADULTS["man"]):
                 continue  # a boy is no answer to "a man, a woman or a person?"
-            row = _row(MARK + rng.choice(forms), one, answer=answer)
-            yield row, _truth(f"vqa/{kind}", one, told, one) | {"answer": answer}
+            # Few pictures tell an attribute, and all have a name: attributes are asked in every way.
+            for form in forms if kind in VALUE else [rng.choice(forms)]:
+                row = _row(MARK + form, one, answer=answer)
+                yield row, _truth(f"vqa/{kind}", one, told, one) | {"answer": answer}
 
 
 def _told(groups: list[list[Emoji]], twins: dict[str, str]) -> set[str]:

@@ -11,6 +11,7 @@ from data_tools.emoji.build import make_emoji
 from data_tools.emoji.glyphs import FONT, Glyphs
 from data_tools.emoji.names import NAMES, Emoji, read_names
 from data_tools.emoji.rows import variants
+from data_tools.emoji.views import GROUNDS
 from unimodal.data.check import check
 from unimodal.errors import UserError
 
@@ -172,7 +173,7 @@ def test_rows_are_right_and_carry_nothing_else(made):
         assert checked.sizes.keys() == {(48, 48)}
         assert Counter(truth["kind"] for _, truth in found) == report.rows[split]
         assert {key for row, _ in found for key in row} == {"messages", "images"}
-        for kind in ("t2i", "edit/tone", "edit/gender", "edit/direction"):
+        for kind in ("t2i", "edit/tone", "edit/gender", "edit/direction", "edit/background", "edit/mirror"):
             assert report.rows[split][kind], (split, kind)
         for kind in ("name", "group", "tone", "gender", "direction"):
             assert report.rows[split][f"vqa/{kind}"], (split, kind)
@@ -193,8 +194,8 @@ def test_truth_is_about_its_row(made):
             if task == "edit":
                 attribute = truth["kind"].partition("/")[2]
                 assert truth["from"] != truth["to"]
-                assert truth[attribute] in (truth["to"], None)
-                if attribute != "gender":
+                assert truth.get(attribute) in (truth["to"], None)
+                if attribute not in ("gender", "mirror"):
                     assert truth["to"] in user
 
 
@@ -239,6 +240,30 @@ def test_variants_lie_on_each_other(made):
 
 
 @needs_packages
+def test_any_emoji_stands_on_another_ground_or_is_mirrored(made):
+    out, _, splits = made
+
+    def pixels(name):
+        return np.asarray(Image.open(out / "pictures" / f"{name}.png")).astype(int)
+
+    seen = Counter()
+    for truth in (truth for found in splits.values() for _, truth in found):
+        before, after = truth["before"], truth["after"]
+        if truth["kind"] == "edit/mirror":
+            assert np.array_equal(pixels(before)[:, ::-1], pixels(after))
+            assert (np.abs(pixels(before) - pixels(after)).max(-1) > 8).mean() > 0.02
+        elif truth["kind"] == "edit/background":
+            assert "white" in (truth["from"], truth["to"])
+            for name, ground in ((before, truth["from"]), (after, truth["to"])):
+                assert tuple(pixels(name)[0, 0]) == GROUNDS[ground]
+            # What is drawn in full covers either ground alike.
+            one, other = pixels(before), pixels(after)
+            assert (one == other).all(-1).mean() > 0.02
+        seen[truth["kind"]] += 1
+    assert seen["edit/background"] > seen["edit/mirror"] > 50  # what is its own mirror image has no such row
+
+
+@needs_packages
 def test_edits_are_there_both_ways(made):
     for found in made[2].values():
         pairs = {(t["kind"], t["before"], t["after"]) for _, t in found if t["kind"].startswith("edit")}
@@ -255,7 +280,10 @@ def test_the_same_arguments_write_the_same_bytes(made, tmp_path):
 
 @needs_packages
 def test_what_is_left_out_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(Glyphs, "draw", lambda self, text: draw(self, text) if "\u200d" not in text else None)
+    def joins_nothing(self, text, *on):
+        return None if "\u200d" in text else draw(self, text, *on)
+
+    monkeypatch.setattr(Glyphs, "draw", joins_nothing)
     report = make_emoji(tmp_path / "out", size=16, val=0.3, keep=lambda e: e.family in FAMILIES)
     assert len(report.left_out) > 100
     assert "man bowing" in report.left_out
