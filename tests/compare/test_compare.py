@@ -2,12 +2,14 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 
 from unimodal.compare.plan import load_comparison, maker
+from unimodal.compare.plots import spread
 from unimodal.compare.run import compare
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
@@ -139,3 +141,16 @@ def test_other_settings_are_not_mixed_into_an_old_folder(write, tmp_path):
 def test_the_command_that_makes_a_missing_folder():
     assert maker(Path("runs/codec-shapes/model")) == "unimodal train codec/shapes"
     assert maker(Path("somewhere/else")) is None
+
+
+@pytest.mark.parametrize(
+    "values", [[0.4, 0.41, 0.42], [0.0, 0.0, 0.01], [0.98, 1.0, 1.0], [0.2, 0.9], [0.5] * 40]
+)
+def test_names_beside_a_plot_do_not_cover_each_other(values):
+    heights = spread(values, 0.05)
+    gap = min(0.05, 1 / (len(values) - 1))
+    assert all(above - below >= gap - 1e-9 for below, above in pairwise(heights))
+    assert min(heights) >= -1e-9
+    assert max(heights) <= 1 + 1e-9
+    if values == [0.2, 0.9]:
+        assert heights == values
