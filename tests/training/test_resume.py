@@ -124,12 +124,17 @@ def test_a_signal_saves_and_ends_well(tmp_path: Path, number: signal.Signals) ->
 
 
 def test_the_second_signal_quits_at_once() -> None:
-    with StopRequest() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.asked == "SIGINT"
-        with pytest.raises(KeyboardInterrupt):
+    # A shell that starts the tests in the background has them ignore Ctrl-C.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with StopRequest() as stop:
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            assert stop.asked == "SIGINT"
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, inherited)
 
 
 def test_a_longer_run_goes_on_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

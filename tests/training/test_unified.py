@@ -297,5 +297,5 @@ def test_not_a_number_names_the_rows_of_the_pack(recipe, monkeypatch):
         return losses
 
     monkeypatch.setattr(UnifiedTrainee, "losses", poisoned)
-    with pytest.raises(UserError, match=r"Samples of the batch: shapes/train:0, shapes/train:1, "):
+    with pytest.raises(UserError, match=r"Samples of the batch: shapes/train:\d+, shapes/train:\d+, "):
         train(recipe())
