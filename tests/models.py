@@ -43,16 +43,20 @@ def tiny_model(seed: int = 0, codec: Codec | None = None, **changes) -> UnifiedM
     return model.eval()
 
 
-def edits_alone(model: Unimodal, prompts: list[str]) -> tuple[list, list]:
-    """Pictures of different sizes and what becomes of them; each edit of the batch is that of it alone."""
+def edits_of_two_sizes(model: Unimodal, prompts: list[str]) -> tuple[list, list, list]:
+    """Pictures of different sizes, what becomes of them in one batch, and what of each alone."""
     rng = np.random.default_rng(0)
     images = [Image.fromarray(picture(rng, *size)) for size in ((8, 8), (8, 16), (8, 8))]
     together = model.edit(images, prompts, seed=1)
-    assert [image.size for image in together] == [image.size for image in images]
-    for image, prompt, got in zip(images, prompts, together):
-        alone = np.asarray(model.edit(image, prompt, seed=1)[0]).astype(int)
-        assert np.abs(alone - np.asarray(got)).max() <= 1
-    return images, together
+    alone = [model.edit(image, prompt, seed=1)[0] for image, prompt in zip(images, prompts)]
+    return images, together, alone
+
+
+def assert_alike(some: list, others: list) -> None:
+    """Two lists of pictures are equal, in size and to a level of rounding."""
+    for one, other in zip(some, others, strict=True):
+        assert one.size == other.size
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
 
 
 def tiny(seed: int = 0, **changes) -> Unimodal:

@@ -244,7 +244,7 @@ def evaluate(
         seed=seed,
         json=json,
         sheet=sheet,
-        right=sheet_all,
+        sheet_all=sheet_all,
         data=data,
         cost=cost,
     )

@@ -17,7 +17,7 @@ from PIL import Image
 from data_tools.emoji.glyphs import Glyphs
 from data_tools.emoji.names import Emoji, read_names
 from data_tools.emoji.rows import EDITS, Example, examples, variants
-from data_tools.emoji.views import GROUNDS, MIRRORED, ON, is_lopsided
+from data_tools.emoji.views import GROUNDS, View, is_lopsided
 from unimodal.errors import UserError
 
 SPLITS = ("train", "val")
@@ -110,7 +110,8 @@ def make_emoji(
     made.alike = _alike(shown, twins)
     for split, members in zip(SPLITS, split_families(shown, twins, val, Random(f"split/{seed}"))):
         made.families[split] = len({one.family for one in members})
-        rows = _rows(members, twins, lopsided, tasks, Random(f"{split}/{seed}"))
+        # Held-out pictures are plain: in other views they would be a harder test, not a larger one.
+        rows = _rows(members, twins, lopsided, tasks, Random(f"{split}/{seed}"), varied=split == "train")
         made.rows[split] = _write(out, split, rows)
         _draw_views(out, glyphs, members, rows)
     made.pictures = sum(1 for _ in (out / "pictures").iterdir())
@@ -160,10 +161,15 @@ def _alike(emoji: list[Emoji], twins: dict[str, str]) -> int:
 
 
 def _rows(
-    emoji: list[Emoji], twins: dict[str, str], lopsided: set[str], tasks: tuple[str, ...], rng: Random
+    emoji: list[Emoji],
+    twins: dict[str, str],
+    lopsided: set[str],
+    tasks: tuple[str, ...],
+    rng: Random,
+    varied: bool,
 ) -> list[Example]:
     """The rows of a split and their truth, shuffled."""
-    found = list(examples(emoji, twins, lopsided, rng))
+    found = list(examples(emoji, twins, lopsided, rng, varied))
     rng.shuffle(found)
     return [example for example in found if example[1]["kind"].split("/")[0] in tasks]
 
@@ -177,11 +183,10 @@ def _write(out: Path, split: str, rows: list[Example]) -> Counter:
 
 
 def _draw_views(out: Path, glyphs: Glyphs, emoji: list[Emoji], rows: list[Example]) -> None:
-    """Draw what the rows show besides the emoji as they are: on another ground, or mirrored."""
+    """Draw what the rows show besides the emoji as they are: on another ground, mirrored, small."""
     by_id = {one.id: one for one in emoji}
     for name in sorted({name for row, _ in rows for name in row["images"]}):
-        if (out / name).exists():
-            continue
-        plain, _, ground = Path(name).stem.removesuffix(MIRRORED).partition(ON)
-        pixels = glyphs.draw(by_id[plain].text, GROUNDS[ground or "white"])
-        Image.fromarray(pixels[:, ::-1] if name.endswith(f"{MIRRORED}.png") else pixels).save(out / name)
+        if not (out / name).exists():
+            plain, view = View.parse(Path(name).stem)
+            pixels = glyphs.draw(by_id[plain].text, GROUNDS[view.ground])
+            Image.fromarray(view.show(pixels)).save(out / name)

@@ -6,14 +6,16 @@ variants that the font draws alike are no edit.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from random import Random
 
 from data_tools.emoji.names import ADULTS, NO_TONE, Emoji
-from data_tools.emoji.views import views
+from data_tools.emoji.views import View, family_views, view_edits
 
 Example = tuple[dict, dict]  # a row as training reads it, and what a judge has to know about it
 
 MARK = "<image>"
+PLAIN = View()
 DRAW = ("{}", "{} emoji", "an emoji of {}", "draw {}", "a picture of {}")
 EDITS = {
     "tone": ("make the skin tone {}", "change the skin tone to {}", "give it {} skin"),
@@ -56,11 +58,14 @@ def variants(emoji: Iterable[Emoji], attribute: str) -> list[list[Emoji]]:
     return found
 
 
-def examples(emoji: list[Emoji], twins: dict[str, str], lopsided: set[str], rng: Random) -> Iterator[Example]:
+def examples(
+    emoji: list[Emoji], twins: dict[str, str], lopsided: set[str], rng: Random, varied: bool
+) -> Iterator[Example]:
     """Rows of all kinds about `emoji`, in order of kind.
 
     twins     the first emoji with exactly the same picture, by id; what a picture does not tell is not asked
     lopsided  ids of those whose mirror image is another picture
+    varied    whether tone, gender and direction are edited and asked in other views as well as plainly
     """
     groups = {attribute: variants(emoji, attribute) for attribute in EDITS}
     told = {attribute: _told(groups[attribute], twins) for attribute in EDITS}
@@ -68,20 +73,20 @@ def examples(emoji: list[Emoji], twins: dict[str, str], lopsided: set[str], rng:
     for one in emoji:
         names[twins[one.id]].add(one.short_name)
         for form in rng.sample(DRAW, 2):
-            yield _row(form.format(_spoken(one)), one), _truth("t2i", one, told)
+            row = _row(form.format(_spoken(one)), one.id)
+            yield row, _truth("t2i", row, one, told)
     for attribute, forms in EDITS.items():
         for before, after in _pairs(groups[attribute], twins):
             value = VALUE[attribute](after)
             spoken = before.noun(value) if attribute == "gender" else value
-            row = _row(MARK + rng.choice(forms).format(spoken), before, after)
-            truth = _truth(f"edit/{attribute}", after, told, before)
-            yield row, truth | {"from": VALUE[attribute](before), "to": value}
+            for view in [PLAIN, *(_views(before, attribute, 2, rng) if varied else [])]:
+                row = _row(MARK + rng.choice(forms).format(spoken), view.name(before.id), view.name(after.id))
+                truth = _truth(f"edit/{attribute}", row, after, told)
+                yield row, truth | {"from": VALUE[attribute](before), "to": value}
     for one in emoji:
-        for kind, words, before, after, was, is_now in views(one, one.id in lopsided, rng):
-            messages = [{"role": "user", "content": MARK + words}, {"role": "assistant", "content": MARK}]
-            row = {"messages": messages, "images": [f"pictures/{before}.png", f"pictures/{after}.png"]}
-            truth = _truth(f"edit/{kind}", one, told) | {"before": before, "after": after}
-            yield row, truth | {"from": was, "to": is_now}
+        for kind, words, before, after, was, is_now in view_edits(one, one.id in lopsided, rng):
+            row = _row(MARK + words, before.name(one.id), after.name(one.id))
+            yield row, _truth(f"edit/{kind}", row, one, told) | {"from": was, "to": is_now}
     for kind, forms in QUESTIONS.items():
         for one in emoji:
             if kind == "name":
@@ -94,8 +99,15 @@ def examples(emoji: list[Emoji], twins: dict[str, str], lopsided: set[str], rng:
                 continue  # a boy is no answer to "a man, a woman or a person?"
             # Few pictures tell an attribute, and all have a name: attributes are asked in every way.
             for form in forms if kind in VALUE else [rng.choice(forms)]:
-                row = _row(MARK + form, one, answer=answer)
-                yield row, _truth(f"vqa/{kind}", one, told, one) | {"answer": answer}
+                for view in [PLAIN, *(_views(one, kind, 1, rng) if varied and kind in VALUE else [])]:
+                    row = _row(MARK + form, view.name(one.id), answer=answer)
+                    yield row, _truth(f"vqa/{kind}", row, one, told) | {"answer": answer}
+
+
+def _views(one: Emoji, attribute: str, count: int, rng: Random) -> list[View]:
+    """Some of the views of a family; what faces left does not do so in a mirror."""
+    some = rng.sample(family_views(one), count)
+    return [replace(view, mirrored=False) for view in some] if attribute == "direction" else some
 
 
 def _told(groups: list[list[Emoji]], twins: dict[str, str]) -> set[str]:
@@ -124,21 +136,22 @@ def _spoken(emoji: Emoji) -> str:
     return f"{head} with {' and '.join(tail.split(', '))}"
 
 
-def _row(user: str, *pictures: Emoji, answer: str = MARK) -> dict:
+def _row(user: str, *pictures: str, answer: str = MARK) -> dict:
     messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-    return {"messages": messages, "images": [f"pictures/{one.id}.png" for one in pictures]}
+    return {"messages": messages, "images": [f"pictures/{name}.png" for name in pictures]}
 
 
-def _truth(kind: str, emoji: Emoji, told: dict[str, set[str]], before: Emoji | None = None) -> dict:
+def _truth(kind: str, row: dict, emoji: Emoji, told: dict[str, set[str]]) -> dict:
     """`before` is the picture that is read, `after` the one that is to be drawn; the rest is about the emoji.
 
     Tone, gender and direction are None where the picture has no variants of them.
     """
+    names = [path.removeprefix("pictures/").removesuffix(".png") for path in row["images"]]
     attributes = {name: VALUE[name](emoji) if emoji.id in told[name] else None for name in EDITS}
     return {
         "kind": kind,
-        "before": before and before.id,
-        "after": None if kind.startswith("vqa") else emoji.id,
+        "before": None if kind == "t2i" else names[0],
+        "after": None if kind.startswith("vqa") else names[-1],
         "name": emoji.short_name,
         "group": emoji.group,
         "family": "-".join(f"{p:x}" for p in emoji.family),

@@ -1,13 +1,16 @@
-"""Edits that every emoji allows: another ground behind it, and its mirror image.
+"""Ways to show one emoji (other grounds, mirrored, small), and the edits between them that all emoji allow.
 
-Few families have variants, so tone, gender and direction teach to copy what stays of people alone.  These
-rows ask it of everything there is.
+Few families have variants, so tone, gender and direction alone teach to copy what stays of some people at one
+size and place.  Edits of the view ask it of everything there is, and variants are shown in several views.
 """
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
+from PIL import Image
 
 from data_tools.emoji.names import Emoji
 
@@ -20,31 +23,98 @@ GROUNDS = {
     "pink": (245, 170, 200),
     "yellow": (250, 225, 120),
 }
+FULL = "full"
+PLACES = {  # where a smaller one stands: shares of the free room on its left and above it
+    "middle": (0.5, 0.5),
+    "upper_left": (0, 0),
+    "upper_right": (1, 0),
+    "lower_left": (0, 1),
+    "lower_right": (1, 1),
+}
+SMALL = 0.625  # side of a smaller one, of the picture's
 FORMS = {
     "background": ("put it on a {} background", "change the background to {}", "make the background {}"),
     "mirror": ("mirror it", "flip it from left to right"),
+    "smaller": ("make it smaller", "shrink it"),
+    "larger": ("make it larger", "enlarge it"),
 }
-MIRRORED = "-mirrored"
-ON = "-on-"
 LOPSIDED = 0.02  # share of pixels that a mirror has to change
 DIFFERENT = 8  # levels by which a pixel has to differ to count
+NAME = re.compile(
+    r"(?P<id>[0-9a-f-]+?)(?P<mirrored>-mirrored)?(-on-(?P<ground>[a-z]+))?(-at-(?P<place>[a-z_]+))?"
+)
 
-View = tuple[str, str, str, str, str, str]  # kind, words, ids of the pictures before and after, from, to
+Change = tuple[str, str, "View", "View", str, str]  # kind, words, views before and after, from, to
 
 
-def views(one: Emoji, lopsided: bool, rng: Random) -> Iterator[View]:
-    """The edits of one emoji, both ways round.
+@dataclass(frozen=True)
+class View:
+    """How an emoji is shown; the default is as the font has it, on white."""
+
+    mirrored: bool = False
+    ground: str = "white"
+    place: str = FULL
+
+    def name(self, emoji: str) -> str:
+        """The name of the picture of the emoji of this id."""
+        ground = "" if self.ground == "white" else f"-on-{self.ground}"
+        place = "" if self.place == FULL else f"-at-{self.place}"
+        return f"{emoji}{'-mirrored' if self.mirrored else ''}{ground}{place}"
+
+    @classmethod
+    def parse(cls, name: str) -> tuple[str, "View"]:
+        """The id of the emoji and the view that `name` was made of."""
+        found = NAME.fullmatch(name)
+        view = cls(bool(found["mirrored"]), found["ground"] or "white", found["place"] or FULL)
+        return found["id"], view
+
+    def show(self, pixels: np.ndarray) -> np.ndarray:
+        """A square picture uint8 (S, S, 3) of an emoji, already on this view's ground, as it is seen here."""
+        pixels = pixels[:, ::-1] if self.mirrored else pixels
+        if self.place == FULL:
+            return pixels
+        side = len(pixels)
+        small = round(SMALL * side)
+        shown = np.full_like(pixels, GROUNDS[self.ground])
+        left, top = (round(share * (side - small)) for share in PLACES[self.place])
+        resized = Image.fromarray(pixels).resize((small, small), Image.Resampling.BICUBIC)
+        shown[top : top + small, left : left + small] = np.asarray(resized)
+        return shown
+
+
+def some_view(rng: Random) -> View:
+    """Any view but the plain one."""
+    while True:
+        view = View(rng.random() < 0.5, rng.choice(list(GROUNDS)), rng.choice([FULL, FULL, *PLACES]))
+        if view != View():
+            return view
+
+
+def family_views(one: Emoji, count: int = 4) -> list[View]:
+    """Views that the emoji of a family share, so that its variants can be shown alike."""
+    rng = Random(f"views/{one.family}")
+    return [some_view(rng) for _ in range(count)]
+
+
+def view_edits(one: Emoji, lopsided: bool, rng: Random) -> Iterator[Change]:
+    """Edits of the view of one emoji, both ways round: seen plainly, and in some view of its family.
 
     lopsided  whether its mirror image is another picture
     """
-    ground = rng.choice([name for name in GROUNDS if name != "white"])
-    sides = ((one.id, "white"), (f"{one.id}{ON}{ground}", ground))
-    for (before, was), (after, is_now) in (sides, sides[::-1]):
-        yield "background", rng.choice(FORMS["background"]).format(is_now), before, after, was, is_now
-    if lopsided:
-        sides = ((one.id, "plain"), (one.id + MIRRORED, "mirrored"))
-        for (before, was), (after, is_now) in (sides, sides[::-1]):
-            yield "mirror", rng.choice(FORMS["mirror"]), before, after, was, is_now
+    for seen in (View(), rng.choice(family_views(one))):
+        other = rng.choice([name for name in GROUNDS if name != seen.ground])
+        sides = (seen, replace(seen, ground=other))
+        for before, after in (sides, sides[::-1]):
+            words = rng.choice(FORMS["background"]).format(after.ground)
+            yield "background", words, before, after, before.ground, after.ground
+        if lopsided:
+            before, after = seen, replace(seen, mirrored=not seen.mirrored)
+            yield "mirror", rng.choice(FORMS["mirror"]), before, after, "one way", "the other"
+            yield "mirror", rng.choice(FORMS["mirror"]), after, before, "the other", "one way"
+    large = replace(rng.choice(family_views(one)), place=FULL)
+    small = replace(large, place="middle")
+    yield "size", rng.choice(FORMS["smaller"]), large, small, "large", "small"
+    yield "size", rng.choice(FORMS["larger"]), small, large, "small", "large"
 
 
 def is_lopsided(pixels: np.ndarray) -> bool:

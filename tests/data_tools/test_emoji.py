@@ -11,7 +11,7 @@ from data_tools.emoji.build import make_emoji
 from data_tools.emoji.glyphs import FONT, Glyphs
 from data_tools.emoji.names import NAMES, Emoji, read_names
 from data_tools.emoji.rows import variants
-from data_tools.emoji.views import GROUNDS
+from data_tools.emoji.views import FULL, GROUNDS, PLACES, View, family_views
 from unimodal.data.check import check
 from unimodal.errors import UserError
 
@@ -173,8 +173,9 @@ def test_rows_are_right_and_carry_nothing_else(made):
         assert checked.sizes.keys() == {(48, 48)}
         assert Counter(truth["kind"] for _, truth in found) == report.rows[split]
         assert {key for row, _ in found for key in row} == {"messages", "images"}
-        for kind in ("t2i", "edit/tone", "edit/gender", "edit/direction", "edit/background", "edit/mirror"):
-            assert report.rows[split][kind], (split, kind)
+        for kind in ("tone", "gender", "direction", "background", "mirror", "size"):
+            assert report.rows[split][f"edit/{kind}"], (split, kind)
+        assert report.rows[split]["t2i"]
         for kind in ("name", "group", "tone", "gender", "direction"):
             assert report.rows[split][f"vqa/{kind}"], (split, kind)
     assert report.pictures == len(list((out / "pictures").iterdir()))
@@ -195,7 +196,7 @@ def test_truth_is_about_its_row(made):
                 attribute = truth["kind"].partition("/")[2]
                 assert truth["from"] != truth["to"]
                 assert truth.get(attribute) in (truth["to"], None)
-                if attribute not in ("gender", "mirror"):
+                if attribute not in ("gender", "mirror", "size"):
                     assert truth["to"] in user
 
 
@@ -230,6 +231,7 @@ def test_variants_lie_on_each_other(made):
         return np.asarray(Image.open(out / "pictures" / f"{name}.png")).astype(int)
 
     edits = [truth for found in splits.values() for _, truth in found if truth["kind"].startswith("edit")]
+    edits = [truth for truth in edits if View.parse(truth["before"])[1] == View()]
     tones = [truth for truth in edits if truth["kind"] == "edit/tone"][:100]
     for truth in tones:
         outline = [(pixels(truth[side]) < 250).any(-1) for side in ("before", "after")]
@@ -240,7 +242,7 @@ def test_variants_lie_on_each_other(made):
 
 
 @needs_packages
-def test_any_emoji_stands_on_another_ground_or_is_mirrored(made):
+def test_what_an_edit_of_the_view_does(made):
     out, _, splits = made
 
     def pixels(name):
@@ -248,26 +250,75 @@ def test_any_emoji_stands_on_another_ground_or_is_mirrored(made):
 
     seen = Counter()
     for truth in (truth for found in splits.values() for _, truth in found):
-        before, after = truth["before"], truth["after"]
-        if truth["kind"] == "edit/mirror":
-            assert np.array_equal(pixels(before)[:, ::-1], pixels(after))
-            assert (np.abs(pixels(before) - pixels(after)).max(-1) > 8).mean() > 0.02
-        elif truth["kind"] == "edit/background":
-            assert "white" in (truth["from"], truth["to"])
-            for name, ground in ((before, truth["from"]), (after, truth["to"])):
-                assert tuple(pixels(name)[0, 0]) == GROUNDS[ground]
+        kind = truth["kind"].removeprefix("edit/")
+        if kind not in ("mirror", "background", "size"):
+            continue
+        one, other = pixels(truth["before"]), pixels(truth["after"])
+        (emoji, before), (also, after) = View.parse(truth["before"]), View.parse(truth["after"])
+        assert emoji == also
+        if kind == "mirror" and before.place in (FULL, "middle"):
+            assert np.array_equal(one[:, ::-1], other)
+            assert np.abs(one - other).max() > 8
+        elif kind == "background":
+            for shown, ground in ((one, truth["from"]), (other, truth["to"])):
+                assert any(
+                    tuple(shown[row, column]) == GROUNDS[ground] for row in (0, -1) for column in (0, -1)
+                )
             # What is drawn in full covers either ground alike.
-            one, other = pixels(before), pixels(after)
-            assert (one == other).all(-1).mean() > 0.02
-        seen[truth["kind"]] += 1
-    assert seen["edit/background"] > seen["edit/mirror"] > 50  # what is its own mirror image has no such row
+            assert (one == other).all(-1).mean() > (0.01 if before.place == FULL else 0.001)
+        elif kind == "size":
+            places = [view.place for view in (before, after)]
+            assert sorted(places) == sorted([FULL, "middle"])
+            small, large = (one, other) if places[0] == "middle" else (other, one)
+            assert (small[0] == small[0, 0]).all(), "a small one keeps off the edge"
+            assert small.shape == large.shape
+        seen[kind] += 1
+    assert seen["background"] > seen["mirror"] > seen["size"] / 2 > 50
+
+
+@needs_packages
+def test_training_shows_variants_in_several_views_and_judging_plainly(made):
+    for split, found in made[2].items():
+        some = [truth for _, truth in found if truth["kind"] in ("edit/tone", "edit/direction", "vqa/tone")]
+        for truth in some:
+            views = [View.parse(name)[1] for name in (truth["before"], truth["after"]) if name]
+            assert len(set(views)) == 1, "an edit of an attribute leaves the view alone"
+            assert not (views[0].mirrored and truth["kind"] == "edit/direction")
+            assert split == "train" or views[0] == View()
+        plain = sum(View.parse(truth["before"])[1] == View() for truth in some) / len(some)
+        assert plain == 1 if split == "val" else 0.3 < plain < 0.6
+
+
+def test_a_picture_is_named_after_its_view(listed):
+    for one in listed.values():
+        for view in [View(), *family_views(one), View(True, "gray", "upper_left"), View(ground="pink")]:
+            assert View.parse(view.name(one.id)) == (one.id, view)
+    assert View().name("1f600") == "1f600"
+    assert family_views(listed["astronaut"]) == family_views(listed["woman astronaut: dark skin tone"])
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_small_one_stands_where_it_is_said(place):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 100, (32, 32, 3), dtype=np.uint8)
+    shown = View(ground="pink", place=place).show(pixels)
+    rows, columns = np.nonzero((shown != GROUNDS["pink"]).all(-1))
+    assert rows.max() - rows.min() == columns.max() - columns.min() == 19
+    edges = {"upper": rows.min() == 0, "lower": rows.max() == 31, "left": columns.min() == 0}
+    edges["right"] = columns.max() == 31
+    assert {name for name, at in edges.items() if at} == set(place.split("_")) - {"middle"}
+    assert np.array_equal(View(mirrored=True, place=place, ground="pink").show(pixels[:, ::-1]), shown)
 
 
 @needs_packages
 def test_edits_are_there_both_ways(made):
     for found in made[2].values():
-        pairs = {(t["kind"], t["before"], t["after"]) for _, t in found if t["kind"].startswith("edit")}
-        assert pairs == {(kind, after, before) for kind, before, after in pairs}
+        edits = [t for _, t in found if t["kind"].startswith("edit")]
+        pairs = {
+            (t["kind"], View.parse(t["before"])[0], View.parse(t["after"])[0], *sorted((t["from"], t["to"])))
+            for t in edits
+        }
+        assert pairs == {(kind, after, before, *values) for kind, before, after, *values in pairs}
 
 
 @needs_packages

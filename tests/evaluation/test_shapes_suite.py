@@ -50,7 +50,7 @@ def test_perfect_model_has_full_marks(split, tmp_path):
             assert (name, score.value) == (name, 1.0)
     assert report.scores["edit/psnr_outside"].value == 60
     assert report.sheet() is None
-    assert report.sheet(right=True).width > 64
+    assert report.sheet(every_case=True).width > 64
     written = json.loads((tmp_path / "scores.json").read_text())
     assert set(written) == {"model", "suite", "split", "seed", "scores"}
     assert set(written["scores"]["t2i/mean"]) == {"value", "low", "high", "n"}

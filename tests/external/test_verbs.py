@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 import unimodal
 from tests.documents import picture, tokenizer
 from tests.external.make import CONNECTORS, external, external_model, save_beside_reader
-from tests.models import edits_alone, tiny
+from tests.models import assert_alike, edits_of_two_sizes, tiny
 from unimodal.errors import UserError
 from unimodal.evaluation.run import evaluate
 from unimodal.external.folder import load_external, save_external
@@ -40,7 +40,9 @@ def test_generate_batch_equals_singles(connector):
 @pytest.mark.parametrize("reference", ["vlm", "vae_seq", "vae_channel", "dual"])
 def test_edit_batch_equals_singles_also_of_different_sizes(reference):
     model = external(reference=reference)
-    images, together = edits_alone(model, PROMPTS)
+    images, together, alone = edits_of_two_sizes(model, PROMPTS)
+    assert [after.size for after in together] == [image.size for image in images]
+    assert_alike(together, alone)
     assert (
         np.abs(np.subtract(*pixels_of([together[0], model.edit(images[2], PROMPTS[0], seed=1)[0]]))).max() > 1
     )

@@ -6,7 +6,7 @@ import torch
 from PIL import Image as PILImage
 
 from tests.documents import picture, random_document, tokenizer
-from tests.models import edits_alone, tiny, tiny_model
+from tests.models import assert_alike, edits_of_two_sizes, tiny, tiny_model
 from tests.paths.cases import CASES
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.diffusion.guidance import Guidance
@@ -131,7 +131,9 @@ def test_generate_batch_equals_singles(experts):
 
 
 def test_edit_batch_equals_singles_also_of_different_sizes():
-    edits_alone(tiny(), PROMPTS)
+    images, together, alone = edits_of_two_sizes(tiny(), PROMPTS)
+    assert [after.size for after in together] == [image.size for image in images]
+    assert_alike(together, alone)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -157,6 +157,17 @@ def test_a_continuous_codec_gets_codes_and_a_coded_one_goes_on(rows, tmp_path):
         build(rows, tmp_path, init_from=str(first), quantizer=KINDS["vq"])
 
 
+def test_cells_are_joined_before_they_are_quantized(rows, tmp_path):
+    saved("dc", tmp_path / "dc")
+    trainee = build(rows, tmp_path, init_from=str(tmp_path / "dc"), quantizer=KINDS["vq"], patch=2)
+    plain = load_codec(tmp_path / "dc")
+    assert (trainee.codec.stride, trainee.codec.channels) == (2 * plain.stride, 4 * plain.channels)
+    trainee.codec.save(tmp_path / "joined")
+    assert load_codec(tmp_path / "joined").patch == 2
+    with pytest.raises(UserError, match=r"model\.patch = 2 is of a new quantizer, and there is none"):
+        build(rows, tmp_path, init_from=str(tmp_path / "dc"), patch=2)
+
+
 def test_a_vqmodel_goes_on(rows, tmp_path):
     saved("vq", tmp_path / "vq")
     folder = train(recipe(rows, tmp_path / "out", init_from=str(tmp_path / "vq")))

@@ -5,8 +5,9 @@ Row numbers are cut into blocks; in each block every source gets its exact quota
 but the next number: resuming costs nothing and ranks need not talk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from unimodal.data.source import Source
 from unimodal.errors import UserError
 
 BLOCK = 1000
+USELESS = 1000  # rows in a row after which a mixture counts as having none of use
+T = TypeVar("T")
 
 
 class Mixture:
@@ -97,3 +100,22 @@ def quotas(weights: Sequence[float]) -> np.ndarray:
     for k in np.argsort(-(share - rows), kind="stable")[: max(0, block - int(rows.sum()))]:
         rows[k] += 1
     return rows
+
+
+def rows_of_use(
+    find: Callable[[int], T | None], start: int, stride: int, lack: str
+) -> Iterator[tuple[int, T]]:
+    """Endless (number, what `find` makes of it) of start, start + stride, ... without those of no use.
+
+    find  None for a row of no use;  lack  what such rows lack, for the error
+    Raises UserError if USELESS rows in a row are of none: the mixture then seems to have no others.
+    """
+    useless, number = 0, start
+    while True:
+        found = find(number)
+        useless = 0 if found is not None else useless + 1
+        if useless == USELESS:
+            raise UserError(f"data.sources: {useless} rows in a row {lack}")
+        if found is not None:
+            yield number, found
+        number += stride

@@ -53,12 +53,12 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
 
-    def sheet(self, right: bool = False) -> Image.Image | None:
+    def sheet(self, every_case: bool = False) -> Image.Image | None:
         """A sheet of the first failures, every kind in turn; None if nothing failed or none has a picture.
 
-        right  show what was right as well: the first of every kind as they come
+        every_case  show what was right as well: the first of every kind as they come
         """
-        tiles = dealt_tiles([case for case in self.cases if right or not case.right])
+        tiles = dealt_tiles([case for case in self.cases if every_case or not case.right])
         return sheet(tiles, columns=6) if tiles else None
 
 

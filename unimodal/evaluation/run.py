@@ -23,7 +23,7 @@ def evaluate(
     seed: int = 0,
     json: Path | None = None,
     sheet: Path | None = None,
-    right: bool = False,
+    sheet_all: bool = False,
     tasks: tuple[str, ...] | None = None,
     data: Path | None = None,
     cost: bool = False,
@@ -34,7 +34,7 @@ def evaluate(
     suite  shapes, emoji, rows or codec;  split  val or unseen;  tasks  a part of the shapes suite;
            by default all that the model can: one without a language model only draws and edits
     json, sheet  files to write the scores and the first failures to;
-    right  whether the sheet shows what was right as well
+    sheet_all  whether the sheet shows what was right as well
     data   the folder that `unimodal data make` wrote, for the suites emoji and rows
     cost   whether to measure what a picture costs as well: forwards, operations, seconds
     Raises UserError for an unknown suite, split or task, or a count below 1.
@@ -78,7 +78,7 @@ def evaluate(
     if json is not None:
         report.save(Path(json))
     if sheet is not None:
-        _save_sheet(report, Path(sheet), right)
+        _save_sheet(report, Path(sheet), sheet_all)
     return report
 
 
@@ -142,9 +142,9 @@ def _shapes(
     return found
 
 
-def _save_sheet(report: Report, path: Path, right: bool) -> None:
+def _save_sheet(report: Report, path: Path, every_case: bool) -> None:
     """Write the sheet, or say why there is none."""
-    picture = report.sheet(right)
+    picture = report.sheet(every_case)
     if picture is None:
         from rich.console import Console
 

@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unimodal.data.mixture import Mixture
-from unimodal.errors import UserError
+from unimodal.data.mixture import Mixture, rows_of_use
 from unimodal.images.clutter import clutter
-
-WITHOUT_PICTURES = 1000  # rows in a row after which a mixture counts as having no pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +39,11 @@ class Pictures:
 
         Raises UserError if the mixture seems to have no pictures at all.
         """
-        empty = 0
-        while True:
-            found = self(number)
-            empty = 0 if found else empty + 1
-            if empty == WITHOUT_PICTURES:
-                raise UserError(
-                    f"data.sources: {empty} rows in a row hold no picture, so there is nothing to train a "
-                    "codec on. Name sources or tasks with pictures."
-                )
-            if found:
-                yield number, *found
-            number += stride
+        lack = (
+            "hold no picture, so there is nothing to train a codec on. Name sources or tasks with pictures."
+        )
+        for at, found in rows_of_use(self, number, stride, lack):
+            yield at, *found
 
 
 def cut(pixels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

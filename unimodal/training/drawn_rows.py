@@ -7,19 +7,18 @@ nothing: it is passed over, and counted.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from unimodal.data.document import Document
-from unimodal.data.mixture import Mixture
+from unimodal.data.mixture import Mixture, rows_of_use
 from unimodal.data.pictures import MAX_PIXELS, fit
-from unimodal.errors import UserError
 from unimodal.external.prompts import plan_of, prompts
 from unimodal.model.config import DropTable
 from unimodal.training.unified_trainee import dropped
 
-WITHOUT_PICTURES = 1000  # rows in a row after which a mixture counts as drawing nothing
 LOOKED_AT = 200  # rows that are counted before a run
 
 
@@ -58,18 +57,12 @@ class DrawnRows:
 
         Raises UserError if the mixture seems to draw nothing at all.
         """
-        empty = 0
-        while True:
-            found = self(number, whole)
-            empty = 0 if found else empty + 1
-            if empty == WITHOUT_PICTURES:
-                raise UserError(
-                    f"data.sources: {empty} rows in a row draw no picture, so there is nothing to train an "
-                    "external model on. Name sources or tasks that draw."
-                )
-            if found:
-                yield number, *found
-            number += stride
+        lack = (
+            "draw no picture, so there is nothing to train an external model on. Name sources or tasks that "
+            "draw."
+        )
+        for at, found in rows_of_use(partial(self, whole=whole), number, stride, lack):
+            yield at, *found
 
     def about(self) -> list[str]:
         """Sentences on the first rows: how many draw, and what is said before their pictures."""

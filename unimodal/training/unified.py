@@ -14,10 +14,10 @@ from unimodal.data.source import FileSource, Source, live_source
 from unimodal.errors import UserError
 from unimodal.images.codec import Codec
 from unimodal.images.folder import load_codec
+from unimodal.model.change_path import PATH, with_path
 from unimodal.model.config import ModelConfig, Strict
 from unimodal.model.experts import Part, copy_text_expert, freeze, with_image_expert
 from unimodal.model.folder import find_model, load_model
-from unimodal.model.turn import PATH, with_path
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.tokenizer import Tokenizer, train_tokenizer
 from unimodal.training.config import DataSection, Recipe, SourceSection

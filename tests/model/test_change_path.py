@@ -15,7 +15,7 @@ from unimodal.errors import UserError
 from unimodal.images.codec import DiffusersCodec, PixelPatches
 from unimodal.images.discrete import DiscreteCodec
 from unimodal.images.patches import to_tokens
-from unimodal.model.turn import with_path
+from unimodal.model.change_path import with_path
 from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
 
