@@ -12,13 +12,13 @@ __all__ = ["UserError", "load"]
 
 if TYPE_CHECKING:
     from unimodal.errors import UserError
-    from unimodal.generation.verbs import load
+    from unimodal.generation.load import load
 
 
 def __getattr__(name: str):
     # Importing torch takes longer than `unimodal --help` may, so it waits until it is needed.
     if name == "load":
-        from unimodal.generation.verbs import load
+        from unimodal.generation.load import load
 
         return load
     if name == "UserError":

@@ -15,7 +15,8 @@ from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.diffusion.guidance import Guidance
 from unimodal.generation.context import image_place, read_documents, start_image
 from unimodal.generation.converse import Converser, Settings
-from unimodal.generation.verbs import Unimodal, load
+from unimodal.generation.load import load
+from unimodal.generation.verbs import Unimodal
 from unimodal.model import unified
 from unimodal.model.folder import save_model
 from unimodal.model.masked_text import Hidden

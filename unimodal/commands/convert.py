@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from unimodal.commands.progress import bar
+
 NAMES = (
     *("llava", "alpaca", "openai", "imagefolder", "captions", "columns-t2i", "columns-edit", "columns-vqa"),
     *("control", "bagel", "webdataset", "rows"),
@@ -37,7 +39,6 @@ def convert(
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if anything is left out.")] = False,
 ) -> None:
     """Make rows from LLaVA, alpaca, OpenAI, ImageFolder, datasets, BAGEL, tars and more."""
-    from unimodal.commands.data import bar
     from unimodal.data.importers.convert import convert, print_report
     from unimodal.data.importers.importer import Options
 

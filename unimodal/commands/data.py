@@ -1,7 +1,6 @@
 """`unimodal data`: check, look at, and make training rows."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from unimodal.commands.convert import convert
+from unimodal.commands.progress import bar
 from unimodal.commands.real_data import REAL
 
 app = typer.Typer(no_args_is_help=True, help="Training rows: check, preview, convert, make.")
@@ -46,18 +46,6 @@ def check(
         report = check(path, measure, budget if model else None, image_root, progress=progress)
     print_report(report)
     raise typer.Exit(0 if report.ok else 1)
-
-
-@contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; gives a function of (done, total)."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def row_length(model: str) -> Callable:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from unimodal.commands.progress import bar
+
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Held = Annotated[float, typer.Option(help="Share that is held out as val.")]
 Size = Annotated[int, typer.Option(min=16, help="Side of the pictures in pixels.")]
@@ -37,7 +39,6 @@ def tiles(
 ) -> None:
     """Game art: pictures by name, and a paper doll in layers to put on and take off, with exact masks."""
     from data_tools.tiles.build import TASKS, make_tiles
-    from unimodal.commands.data import bar
 
     tasks = tuple(one.value for one in task) if task else TASKS
     with bar("drawing tiles") as progress:
@@ -56,7 +57,6 @@ def nlvr(
 ) -> None:
     """Statements about pictures, written by people: yes or no, held out by statement."""
     from data_tools.nlvr.build import make_nlvr
-    from unimodal.commands.data import bar
 
     with bar("fitting pictures") as progress:
         made = make_nlvr(folder, out, size, arrangement.value, orders, val, seed, progress)

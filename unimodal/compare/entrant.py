@@ -97,7 +97,7 @@ def judge_job(folder: Path) -> dict[str, Any]:
     """
     from unimodal.compare.measure import cache_gain, picture_costs
     from unimodal.evaluation.run import evaluate
-    from unimodal.generation.verbs import load
+    from unimodal.generation.load import load
 
     job = Job(**read(folder / "job.json"))
     took = {"model": job.model, "trained": 0} if job.model else read(folder / "training.json")

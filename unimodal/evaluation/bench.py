@@ -13,7 +13,8 @@ from unimodal.data.rows import parse_row
 from unimodal.errors import UserError
 from unimodal.evaluation.cost import PROMPT, flops_per_picture, forwards_per_picture, seconds_to_draw
 from unimodal.generation.context import read_documents, read_tokens
-from unimodal.generation.verbs import Unimodal, load
+from unimodal.generation.load import load
+from unimodal.generation.verbs import Unimodal
 from unimodal.model.unified import UnifiedModel
 from unimodal.training.config import DataSection
 from unimodal.training.throughput import gemm_rate, timed

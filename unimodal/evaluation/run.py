@@ -89,7 +89,7 @@ def _opened(name: str, suite: str) -> Any:
 
         if (codec := open_codec(name)) is not None:
             return codec
-    from unimodal.generation.verbs import load
+    from unimodal.generation.load import load
 
     return load(name)
 

@@ -2,23 +2,20 @@
 
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
 
 import torch
 
 from unimodal.adapters.base import find_base, is_adapter, read_note
 from unimodal.adapters.shelf import Adapters, named
 from unimodal.errors import UserError
+from unimodal.generation.verbs import Unimodal
 from unimodal.model.folder import find_model, load_model, model_type
-
-if TYPE_CHECKING:
-    from unimodal.generation.verbs import Unimodal
 
 # model_type of config.json -> what opens such a folder, given a name and a device; imported when needed.
 OTHERS = {"external": "unimodal.external.verbs:open_external"}
 
 
-def load(name: str | Path | None = None, device: str | None = None, adapter: Adapters = None) -> "Unimodal":
+def load(name: str | Path | None = None, device: str | None = None, adapter: Adapters = None) -> Unimodal:
     """Load a model: a shipped name, a folder that `unimodal train` wrote, or a hub id.
 
     name     None takes the model that the adapter belongs to; an adapter's folder means both
@@ -42,8 +39,6 @@ def load(name: str | Path | None = None, device: str | None = None, adapter: Ada
         if adapters:
             raise UserError(f"{folder} is an {kind} model, which takes no adapters; load it without.")
         return resolve_name(OTHERS[kind])(folder, str(name), device)
-    from unimodal.generation.verbs import Unimodal  # late: it gives `load` on, as one of the verbs
-
     model, tokenizer = load_model(folder)
     loaded = Unimodal(model.to(device), tokenizer, str(name), folder)
     for called, path in adapters.items():

@@ -20,7 +20,6 @@ from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.solvers import OnStep
 from unimodal.generation.converse import Converser, Piece
 from unimodal.generation.draw import grid_for
-from unimodal.generation.load import load
 from unimodal.generation.replies import Drawing, Event, Picture, Reply, collected, streamed
 from unimodal.generation.rows import open_document, paired, user_row
 from unimodal.generation.settings import Settings, drawing, guidance_of, seeds_of, talking, telling
@@ -28,7 +27,7 @@ from unimodal.model.config import ModelConfig, Writing
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.tokenizer import Tokenizer
 
-__all__ = ["Drawing", "Event", "Picture", "Piece", "Reply", "Unimodal", "load"]
+__all__ = ["Drawing", "Event", "Picture", "Piece", "Reply", "Unimodal"]
 
 BATCH = 32  # conversations that go on together
 

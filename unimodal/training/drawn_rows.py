@@ -17,7 +17,7 @@ from unimodal.data.mixture import Mixture, rows_of_use
 from unimodal.data.pictures import MAX_PIXELS, fit
 from unimodal.external.prompts import plan_of, prompts
 from unimodal.model.config import DropTable
-from unimodal.training.unified_trainee import dropped
+from unimodal.training.row_maker import dropped
 
 LOOKED_AT = 200  # rows that are counted before a run
 

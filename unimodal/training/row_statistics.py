@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,14 +10,12 @@ from unimodal.data.check import task
 from unimodal.data.mixture import Mixture
 from unimodal.sequence.pack import Pack
 from unimodal.training.config import Recipe, SourceSection
-
-if TYPE_CHECKING:
-    from unimodal.training.unified_trainee import RowMaker
+from unimodal.training.row_maker import RowMaker
 
 LOOKED_AT = 200  # rows whose task is told
 
 
-def row_statistics(rows: "RowMaker", recipe: Recipe, packs: Sequence[Pack]) -> dict[str, str]:
+def row_statistics(rows: RowMaker, recipe: Recipe, packs: Sequence[Pack]) -> dict[str, str]:
     """Lines for a person, by name, from a few packs of the stream and the first rows of the mixture."""
     train, mixture = recipe.train, rows.mixture
     steps = train.gradient_accumulation_steps
@@ -53,6 +50,6 @@ def _name(section: SourceSection) -> str:
     return section.source if section.source else str(Path(section.path))
 
 
-def _tasks(rows: "RowMaker") -> str:
+def _tasks(rows: RowMaker) -> str:
     tasks = Counter(task(rows.document(number)) for number in range(LOOKED_AT))
     return ", ".join(f"{name} {count / LOOKED_AT:.0%}" for name, count in tasks.most_common())

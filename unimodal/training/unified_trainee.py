@@ -5,7 +5,7 @@ the losses are the model's own.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,66 +13,25 @@ import torch
 from PIL import Image
 
 from unimodal.adapters.base import Note
-from unimodal.data.document import Document, drop
+from unimodal.data.document import Document
 from unimodal.data.mixture import Mixture
-from unimodal.data.pictures import MAX_PIXELS, fit
 from unimodal.images.losses import absolute_error, squared_error
 from unimodal.images.signal import to_signal
 from unimodal.model.config import DropTable
 from unimodal.model.folder import save_model
 from unimodal.model.unified import UnifiedModel
 from unimodal.paths.path import weightless
-from unimodal.sequence.layout import Sequence, layout
 from unimodal.sequence.pack import Pack, Packer, pack_in_order
-from unimodal.sequence.spans import Grid, TargetRule
 from unimodal.sequence.tokenizer import Tokenizer
 from unimodal.sequence.writer import NO_LABEL
 from unimodal.training.config import DataSection, Recipe
 from unimodal.training.flops import Costs
+from unimodal.training.row_maker import RowMaker
+from unimodal.training.row_statistics import held_out_statistics, row_statistics
 from unimodal.training.trainee import Losses
 
 SAMPLED = 12  # pictures on a sample sheet
 SAMPLES_START = 1_000_000_000  # rows far beyond those that training reads
-
-
-@dataclass(frozen=True, slots=True)
-class RowMaker:
-    """Row number to Sequence, as a pure function: what the background process needs, and no weights."""
-
-    mixture: Mixture
-    tokenizer: Tokenizer
-    target: TargetRule
-    multiple: int
-    image_size: int
-    table: DropTable
-    seed: int
-    block: int | None = None  # of masked text
-    vision: Grid | None = None
-
-    def document(self, number: int) -> Document:
-        """Row `number`, fitted to the grid."""
-        return fit(self.mixture.document(number), self.multiple, MAX_PIXELS, self.image_size)
-
-    def __call__(self, number: int) -> Sequence:
-        """Lay out row `number`, after dropping conditions at the rates of the table."""
-        document = self.document(number)
-        if any(image.trained for image in document.images):
-            document = self._drop(document, number)
-        rules = {"block": self.block, "vision": self.vision}
-        return layout(document, self.tokenizer, self.target, self.multiple, **rules)
-
-    def _drop(self, document: Document, number: int) -> Document:
-        return dropped(document, self.table, self.seed, number)
-
-
-def dropped(document: Document, table: DropTable, seed: int, number: int) -> Document:
-    """Row `number` with a condition taken out, or none, at the rates of the table."""
-    chance = np.random.Generator(np.random.Philox(key=[seed, number])).random()
-    for kind in ("text", "image", "both"):
-        chance -= getattr(table, kind)
-        if chance < 0:
-            return drop(document, kind)
-    return document
 
 
 class UnifiedTrainee:
@@ -158,8 +117,6 @@ class UnifiedTrainee:
 
     def about_rows(self, recipe: Recipe, packs: list[Pack]) -> dict[str, str]:
         """Lines about the rows for a person, by name."""
-        from unimodal.training.row_statistics import held_out_statistics, row_statistics
-
         held = held_out_statistics(self.held, self.held_rows, recipe) if self.held else {}
         return row_statistics(self.rows, recipe, packs) | held
 

@@ -1,0 +1,53 @@
+"""Row number to Sequence: fitted to the grid, conditions dropped, laid out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unimodal.data.document import Document, drop
+from unimodal.data.mixture import Mixture
+from unimodal.data.pictures import MAX_PIXELS, fit
+from unimodal.model.config import DropTable
+from unimodal.sequence.layout import Sequence, layout
+from unimodal.sequence.spans import Grid, TargetRule
+from unimodal.sequence.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class RowMaker:
+    """Row number to Sequence, as a pure function: what the background process needs, and no weights."""
+
+    mixture: Mixture
+    tokenizer: Tokenizer
+    target: TargetRule
+    multiple: int
+    image_size: int
+    table: DropTable
+    seed: int
+    block: int | None = None  # of masked text
+    vision: Grid | None = None
+
+    def document(self, number: int) -> Document:
+        """Row `number`, fitted to the grid."""
+        return fit(self.mixture.document(number), self.multiple, MAX_PIXELS, self.image_size)
+
+    def __call__(self, number: int) -> Sequence:
+        """Lay out row `number`, after dropping conditions at the rates of the table."""
+        document = self.document(number)
+        if any(image.trained for image in document.images):
+            document = self._drop(document, number)
+        rules = {"block": self.block, "vision": self.vision}
+        return layout(document, self.tokenizer, self.target, self.multiple, **rules)
+
+    def _drop(self, document: Document, number: int) -> Document:
+        return dropped(document, self.table, self.seed, number)
+
+
+def dropped(document: Document, table: DropTable, seed: int, number: int) -> Document:
+    """Row `number` with a condition taken out, or none, at the rates of the table."""
+    chance = np.random.Generator(np.random.Philox(key=[seed, number])).random()
+    for kind in ("text", "image", "both"):
+        chance -= getattr(table, kind)
+        if chance < 0:
+            return drop(document, kind)
+    return document
