@@ -77,12 +77,15 @@ CASES = {
         "flow", "pixels", {"experts": "mot"}, copied=True, frozen=("text_expert", "embeddings")
     ),
     "flow to the picture": Case("flow", "pixels", {"path_options": {"prediction": "x0"}}),
+    "flow, shown the picture before": Case("flow", "pixels", {"reference": "cells"}),
     "flow, deeper head": Case("flow", "vq", {"path_options": {"head_depth": 2}}),
     "next_token on codes": Case("next_token", "vq"),
     "next_token on levels": Case("next_token", "fsq"),
     "next_token on residuals": Case("next_token", "residual"),
     "next_token on scales, experts": Case("next_token", "multi_scale", {"experts": "mot"}),
+    "next_token, shown the picture before": Case("next_token", "residual", {"reference": "cells"}),
     "next_scale": Case("next_scale", "multi_scale"),
+    "next_scale, shown the picture before": Case("next_scale", "multi_scale", {"reference": "cells"}),
     "next_scale, the finest twice": Case("next_scale", "multi_scale twice"),
     "next_scale, experts": Case("next_scale", "multi_scale", {"experts": "mot"}),
     "masked on codes": Case(
@@ -97,12 +100,16 @@ CASES = {
         "masked", "residual", {"experts": "mot", "path_options": {"guidance_ramp": True}}
     ),
     "masked on scales": Case("masked", "multi_scale"),
+    "masked on scales, shown the picture before": Case("masked", "multi_scale", {"reference": "cells"}),
     "masked, text as well": Case("masked", "vq", MASKED_TEXT),
     "flow, masked text, experts": Case("flow", "pixels", MASKED_TEXT | {"experts": "mot"}),
     "next_token, masked text": Case("next_token", "vq", MASKED_TEXT),
     "per_token on pixels": Case("per_token", "pixels", {"path_options": MLP_HEAD}, steps=300),
     "per_token on codes, experts": Case(
         "per_token", "vq", {"experts": "mot", "path_options": MLP_HEAD | {"mask_min": 0.0, "mask_std": 1.0}}
+    ),
+    "per_token, shown the picture before": Case(
+        "per_token", "pixels", {"path_options": MLP_HEAD, "reference": "cells"}, steps=300
     ),
     "per_token, raster": Case(
         "per_token", "pixels", {"path_options": MLP_HEAD | {"order": "raster"}}, steps=300

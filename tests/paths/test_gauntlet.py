@@ -128,7 +128,8 @@ def test_text_alone_touches_the_path_for_all_reduce(case):
     losses = model(pack_sequences([lay(model, document)]), torch.Generator())
     assert losses.image == 0
     losses.image.backward()
-    assert all(p.grad is not None for p in model.path.parameters() if p.requires_grad)
+    drawing = [model.path] + ([model.reference] if model.reference else [])
+    assert all(p.grad is not None for part in drawing for p in part.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("backend", ["naive", "sdpa", "flash"])

@@ -18,7 +18,7 @@ from unimodal.model.unified import UnifiedModel
 Positions = Literal["text", "image"]
 
 EXPERTS = {"text": "0", "image": "1", "both": "[01]"}
-IMAGE_ONLY = ("path", "places")  # modules that compute nothing but images
+IMAGE_ONLY = ("path", "places", "reference")  # modules that compute nothing but images
 
 
 def positions(config: ModelConfig, target: Target) -> Positions | None:
@@ -34,6 +34,7 @@ def target_modules(model: UnifiedModel, target: Target) -> str:
         patterns += [
             re.escape(f"{root}.{name}")
             for root in IMAGE_ONLY
+            if getattr(model, root) is not None
             for name, layer in model.get_submodule(root).named_modules()
             if isinstance(layer, nn.Linear)
         ]

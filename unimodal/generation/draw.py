@@ -44,9 +44,11 @@ def draw(
     has_image = any(not image.trained for document in documents for image in document.images)
     branches = guidance.branches(has_image)
     check_nulls(branches, model.config.drop.model_dump())
-    contexts = [context]
+    contexts, read = [context], list(documents)
     for kind in branches:
-        null = read_documents(model, tokenizer, [drop(document, kind) for document in documents])
+        dropped = [drop(document, kind) for document in documents]
+        read += dropped
+        null = read_documents(model, tokenizer, dropped)
         start_image(model, tokenizer, null, grid)
         contexts.append(null)
     everything = stack_contexts(contexts) if branches else context
@@ -56,6 +58,7 @@ def draw(
     if branches and guidance.interval != (0.0, 1.0):
         places[False] = (context.cache, *image_place(context, grid, layout))
     committed = everything.cache.length
+    reference = _reference(model, read, grid)
 
     def look(
         embeds: Tensor, guided: bool = True, at: slice | None = None
@@ -65,7 +68,11 @@ def draw(
         cache, position, marks = places[guided]
         if at is not None:
             position, marks = position[:, at], marks.map(lambda mark: mark[:, at])
-        hidden = model.look(cache, embeds.repeat(copies, 1, 1), position, marks)
+        embeds = embeds.repeat(copies, 1, 1)
+        if reference is not None:
+            shown = reference[: len(embeds)]
+            embeds = embeds + (shown if at is None else shown[:, at]).to(embeds.dtype)
+        hidden = model.look(cache, embeds, position, marks)
         if at is not None:
             cache.commit(torch.full((cache.rows,), embeds.shape[1]))
         full, *nulls = hidden.chunk(copies)
@@ -74,6 +81,22 @@ def draw(
     finished = model.path.sample(look, model.codec, grid, generators, guidance, steps, on_step)
     everything.cache.length = committed  # of the context alone: what was kept for this image goes
     return list(to_pixels(model.path.decode(model.codec, finished, grid)))
+
+
+def _reference(model: UnifiedModel, documents: list[Document], grid: Grid) -> Tensor | None:
+    """What the last picture of each document adds (B, P, D) to the one that comes next, of `grid`.
+
+    None if the model has no such reference (see CellReference).
+    """
+    if model.reference is None:
+        return None
+    size = (grid[0] * model.multiple, grid[1] * model.multiple)
+    last = {row: document.images[-1].pixels for row, document in enumerate(documents) if document.images}
+    fit = [row for row, picture in last.items() if picture.shape[:2] == size]
+    latents = dict(zip(fit, model.encode([last[row] for row in fit])))
+    rows = range(len(documents))
+    added = model.reference([latents.get(row) for row in rows], [grid for _ in rows], model.path)
+    return added.unflatten(0, (len(documents), -1))
 
 
 def grid_for(model: UnifiedModel, height: int, width: int) -> Grid:

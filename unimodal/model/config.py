@@ -145,6 +145,9 @@ class ModelConfig(Strict):
     experts: Literal["shared", "mot"] = "shared"
     path: str = "flow"  # one of `unimodal.paths.PATHS`
     path_options: dict[str, Any] = Field(default_factory=dict)  # settings that this path alone has
+    # What is drawn attends to the pictures before it; with `cells` it is shown the last of them cell by cell
+    # too, if that has its size (model/reference.py).
+    reference: Literal["attention", "cells"] = "attention"
     text_objective: Literal["next_token", "masked"] = "next_token"
     masked_text: MaskedText = MaskedText()
     patch_size: int = Field(1, ge=1)

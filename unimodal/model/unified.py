@@ -24,6 +24,7 @@ from unimodal.model.config import ModelConfig
 from unimodal.model.decoder import Decoder
 from unimodal.model.masked_text import HIDDEN, hide
 from unimodal.model.places import Places
+from unimodal.model.reference import CellReference
 from unimodal.paths import load_path
 from unimodal.sequence.mask import PADDING, Marks
 from unimodal.sequence.pack import Pack
@@ -64,8 +65,13 @@ class UnifiedModel(nn.Module):
         self.places = Places(config.hidden_size)
         self.path = load_path(config.path)(config, codec)
         self.vision_in = Projector(config.vision.hidden_size, config.hidden_size) if config.vision else None
+        self.reference: CellReference | None = None
+        if config.reference == "cells":
+            self.reference = CellReference(codec.channels * config.patch_size**2, config.hidden_size)
         self.apply(self._initialise)
         self.path.reset_parameters()
+        if self.reference is not None:
+            self.reference.reset_parameters()
         self.text_mask: nn.Parameter | None = None  # what a hidden token looks like
         if config.text_objective == "masked":
             self.text_mask = nn.Parameter(torch.zeros(config.hidden_size))
@@ -166,7 +172,11 @@ class UnifiedModel(nn.Module):
                 [truths[span.image] for span in drawn], [span.grid for span in drawn], generator
             )
             target_at = self._at(drawn)
-            embeds = embeds.index_copy(0, target_at, self.path.embed(seen).to(embeds.dtype))
+            shown = self.path.embed(seen)
+            if self.reference is not None:
+                before = [None if span.before is None else latents[span.before] for span in drawn]
+                shown = shown + self.reference(before, [span.grid for span in drawn], self.path)
+            embeds = embeds.index_copy(0, target_at, shown.to(embeds.dtype))
             is_image[target_at] = True
         # What the tower tells is read like text, by the weights that compute text.
         if looked_at := [span for span in pack.images if span.kind == "vision"]:
@@ -195,8 +205,9 @@ class UnifiedModel(nn.Module):
         return PackLosses(text, each.sum(), mean, seen.times)
 
     def _untouched(self) -> Tensor:
-        """Zero that touches the path's weights, so that ranks without images join the all-reduce."""
-        return sum(p.sum() for p in self.path.parameters() if p.requires_grad) * 0.0
+        """Zero that touches the weights that draw, so that ranks without images join the all-reduce."""
+        parts = [self.path] if self.reference is None else [self.path, self.reference]
+        return sum(p.sum() for part in parts for p in part.parameters() if p.requires_grad) * 0.0
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., V)."""

@@ -76,7 +76,7 @@ def layout(
     ends = (tokenizer.image_start, tokenizer.im_end, tokenizer.endoftext)
     writer = Writer(tokenizer.pad, None if open_turn else block, ends)
     last = None if open_turn else _last_trained(document)
-    images = 0
+    images, shown = 0, None  # pictures so far, and the grid of the last of them
     if tokenizer.bos is not None:
         writer.text([tokenizer.bos])
     for number, turn in enumerate(document.turns):
@@ -96,7 +96,7 @@ def layout(
             if target.said:
                 writer.text(tokenizer.encode(target.said))
             for _ in range(target.copies if drawn else 0):
-                writer.image(grid, images, "target", target)
+                writer.image(grid, images, "target", target, images - 1 if shown == grid else None)
             if drawn and last == (number, index):
                 # Nothing that follows is trained, so nothing needs the clean copy or the end marks.
                 return _finish(writer, document)
@@ -107,7 +107,7 @@ def layout(
                 writer.image(vision, images, "vision", clean_layout(vision))
                 writer.leave_image(vision)
             writer.text([tokenizer.image_end])
-            images += 1
+            images, shown = images + 1, grid
         if open_turn and number == len(document.turns) - 1 and turn.role in (None, "assistant"):
             return _finish(writer, document)
         trained = any(p.trained for p in turn.parts)

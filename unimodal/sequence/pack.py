@@ -84,7 +84,10 @@ def pack_sequences(sequences: list[Sequence], budget: int | None = None, state: 
     images, pixels, blocks = [], [], []
     for start, sequence in zip(np.cumsum([0, *lengths[:-1]]).tolist(), sequences):
         for span in sequence.images:
-            images.append(replace(span, start=span.start + start, image=span.image + len(pixels)))
+            before = None if span.before is None else span.before + len(pixels)
+            images.append(
+                replace(span, start=span.start + start, image=span.image + len(pixels), before=before)
+            )
         pixels += sequence.pixels
         blocks += [replace(block, start=block.start + start) for block in sequence.blocks]
     return Pack(

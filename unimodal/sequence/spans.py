@@ -36,6 +36,14 @@ class TargetLayout:
         places = raster(grid) if self.places is None else self.places
         return np.pad(places, ((0, 0), (1, 0)))
 
+    def cells(self, grid: Grid) -> np.ndarray:
+        """(P,) number of the cell, counted row by row, at which each position of a picture of `grid` is.
+
+        -1 for what stands outside of the grid, as the end of a row does.
+        """
+        places = raster(grid) if self.places is None else self.places
+        return np.where((places < grid).all(axis=1), places @ (grid[1], 1), -1)
+
 
 def raster(grid: Grid) -> np.ndarray:
     """(rows * columns, 2) row and column of every cell, row by row."""
@@ -59,6 +67,7 @@ class ImageSpan:
     grid    (rows, columns) of the clean copy
     image   index into the sequence's `pixels`
     kind    `clean`: the finished image is read; `target`: the path draws it; `vision`: a tower's features
+    before  of a target, index of the picture before it in the document, if that has the same grid
     """
 
     start: int
@@ -66,6 +75,7 @@ class ImageSpan:
     grid: Grid
     image: int
     kind: Kind
+    before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,12 +86,14 @@ class Writer:
         self.next_step += 1
         self.next_span += 1
 
-    def image(self, grid: Grid, image: int, kind: Kind, target: TargetLayout) -> None:
+    def image(
+        self, grid: Grid, image: int, kind: Kind, target: TargetLayout, before: int | None = None
+    ) -> None:
         """One copy of an image; `position` does not advance until `leave_image`."""
         self.end_run()
         steps = target.steps.tolist()
         count = len(steps)
-        self.images.append(ImageSpan(len(self.ids), count, grid, image, kind))
+        self.images.append(ImageSpan(len(self.ids), count, grid, image, kind, before))
         self.next_span += 1
         self.ids += [self.pad] * count
         self.trained += [False] * count

@@ -41,7 +41,10 @@ class Costs:
         attention = 12 * config.num_hidden_layers * width * pairs / 2
         table = model.embed_tokens.weight if model.lm_head is None else model.lm_head.weight
         head = _cost(table) * trained * config.vocab_size * config.hidden_size
-        images = sum(
+        reference = model.reference
+        compared = sum(span.length for span in batch.images if span.before is not None) if reference else 0
+        images = compared * sum(_cost(p) * p.numel() for p in reference.parameters()) if compared else 0.0
+        images += sum(
             self.drawn(span.grid) if span.kind == "target" else self.read(span.grid)
             for span in batch.images
             if span.kind != "vision"
