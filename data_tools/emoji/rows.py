@@ -65,7 +65,8 @@ def examples(
 
     twins     the first emoji with exactly the same picture, by id; what a picture does not tell is not asked
     lopsided  ids of those whose mirror image is another picture
-    varied    whether tone, gender and direction are edited and asked in other views as well as plainly
+    varied    whether tone, gender and direction are edited and asked in other views as well as plainly, and
+              questions about one picture are one conversation
     """
     groups = {attribute: variants(emoji, attribute) for attribute in EDITS}
     told = {attribute: _told(groups[attribute], twins) for attribute in EDITS}
@@ -87,21 +88,49 @@ def examples(
         for kind, words, before, after, was, is_now in view_edits(one, one.id in lopsided, rng):
             row = _row(MARK + words, before.name(one.id), after.name(one.id))
             yield row, _truth(f"edit/{kind}", row, one, told) | {"from": was, "to": is_now}
-    for kind, forms in QUESTIONS.items():
-        for one in emoji:
-            if kind == "name":
-                answer = one.short_name if len(names[twins[one.id]]) == 1 else None
-            elif kind == "group":
-                answer = one.group
-            else:
-                answer = VALUE[kind](one) if one.id in told[kind] else None
-            if answer is None or (kind == "gender" and one.noun("man") != ADULTS["man"]):
-                continue  # a boy is no answer to "a man, a woman or a person?"
-            # Few pictures tell an attribute, and all have a name: attributes are asked in every way.
-            for form in forms if kind in VALUE else [rng.choice(forms)]:
-                for view in [PLAIN, *(_views(one, kind, 1, rng) if varied and kind in VALUE else [])]:
-                    row = _row(MARK + form, view.name(one.id), answer=answer)
+    for one in emoji:
+        answers = {
+            kind: answer for kind in QUESTIONS if (answer := _answer(kind, one, names[twins[one.id]], told))
+        }
+        asked = {kind: answer for kind, answer in answers.items() if kind in VALUE}
+        if not varied:
+            for kind, answer in answers.items():
+                # Few pictures tell an attribute, and all have a name: attributes are asked in every way.
+                for form in QUESTIONS[kind] if kind in VALUE else [rng.choice(QUESTIONS[kind])]:
+                    row = _row(MARK + form, one.id, answer=answer)
                     yield row, _truth(f"vqa/{kind}", row, one, told) | {"answer": answer}
+            continue
+        # One picture serves several questions; what variants differ by is asked twice in every view.
+        views = [PLAIN]
+        if asked:
+            views = 2 * [PLAIN, *_views(one, "direction" if "direction" in asked else "", 4, rng)]
+        for view in views:
+            row = _conversation(answers if view == PLAIN else asked, view.name(one.id), rng)
+            yield row, _truth("vqa/several", row, one, told)
+
+
+def _answer(kind: str, one: Emoji, names: set[str], told: dict[str, set[str]]) -> str | None:
+    """The one right answer to a kind of question; None if the picture does not tell.
+
+    names  of all emoji with the same picture
+    """
+    if kind == "name":
+        return one.short_name if len(names) == 1 else None
+    if kind == "group":
+        return one.group
+    if kind == "gender" and one.noun("man") != ADULTS["man"]:
+        return None  # a boy is no answer to "a man, a woman or a person?"
+    return VALUE[kind](one) if one.id in told[kind] else None
+
+
+def _conversation(answers: dict[str, str], picture: str, rng: Random) -> dict:
+    """A row that asks all of it about one picture, in any order and wording."""
+    messages = []
+    for kind in rng.sample(list(answers), len(answers)):
+        mark = "" if messages else MARK
+        messages.append({"role": "user", "content": mark + rng.choice(QUESTIONS[kind])})
+        messages.append({"role": "assistant", "content": answers[kind]})
+    return {"messages": messages, "images": [f"pictures/{picture}.png"]}
 
 
 def _views(one: Emoji, attribute: str, count: int, rng: Random) -> list[View]:
