@@ -13,13 +13,8 @@ from unimodal.model.config import ModelConfig
 from unimodal.model.unified import UnifiedModel
 
 log = logging.getLogger(__name__)
-PATH = (
-    "path",
-    "path_options",
-    "patch_size",
-    "reference",
-    "long_skip",
-)  # of a configuration: how pictures are drawn
+# Of a configuration: how pictures are drawn.
+PATH = ("path", "path_options", "patch_size", "reference", "long_skip")
 
 
 @torch.no_grad()

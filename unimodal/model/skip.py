@@ -1,8 +1,8 @@
 """A way around the decoder for what is drawn, as long as the decoder is deep.
 
 Noise and fine detail have to arrive at the output as exactly as they came in, through layers that mix
-positions.  U-ViT joins early layers to late ones for that (Bao et al. 2023, section 3).  Here the embedding of
-a position that is drawn is added to its last hidden state, as much of it as that state lets in.
+positions.  U-ViT joins early layers to late ones for that (Bao et al. 2023, section 3).  Here the embedding
+of a position that is drawn is added to its last hidden state, as much of it as that state lets in.
 """
 
 import torch
