@@ -63,7 +63,7 @@ def test_each_position_gets_its_own_cell(name):
         torch.testing.assert_close(added[number], model.reference.proj.weight @ cell)
 
 
-@pytest.mark.parametrize("part, setting", [("reference", "cells"), ("skip", True)])
+@pytest.mark.parametrize(("part", "setting"), [("reference", "cells"), ("skip", True)])
 def test_a_model_begins_as_it_was_without(part, setting):
     model = tiny_model()
     name = {"reference": "reference", "skip": "long_skip"}[part]
