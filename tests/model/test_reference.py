@@ -63,15 +63,13 @@ def test_each_position_gets_its_own_cell(name):
         torch.testing.assert_close(added[number], model.reference.proj.weight @ cell)
 
 
-@pytest.mark.parametrize(("part", "setting"), [("reference", "cells"), ("skip", True)])
-def test_a_model_begins_as_it_was_without(part, setting):
+def test_a_model_begins_as_it_was_without():
     model = tiny_model()
-    name = {"reference": "reference", "skip": "long_skip"}[part]
-    begun = with_path(model, model.config.model_copy(update={name: setting}))
-    assert not getattr(begun, part).proj.weight.any()
+    begun = with_path(model, model.config.model_copy(update={"reference": "cells"}))
+    assert not begun.reference.proj.weight.any()
     pack = lay(model, edit()[1])
     assert image_loss(model, pack) == pytest.approx(image_loss(begun, pack), rel=1e-5)
-    assert getattr(with_path(begun, model.config), part) is None
+    assert with_path(begun, model.config).reference is None
 
 
 def test_nothing_is_shown_without_a_picture_of_its_size():
@@ -137,9 +135,5 @@ def test_it_is_frozen_and_counted_with_what_draws():
     plain, shown = tiny_model(), tiny_model(reference="cells")
     costs = [Costs(model).pack(lay(model, edit()[1])) for model in (plain, shown)]
     assert costs[1] - costs[0] == 6 * 4 * shown.reference.proj.weight.numel()  # four positions
-    around = tiny_model(long_skip=True)
-    further = Costs(around).pack(lay(around, edit()[1])) - costs[0]
-    assert further == 6 * 4 * sum(weight.numel() for weight in around.skip.parameters())
-    for model, part in ((shown, shown.reference), (around, around.skip)):
-        freeze(model, ["path"])
-        assert not any(weight.requires_grad for weight in part.parameters())
+    freeze(shown, ["path"])
+    assert not shown.reference.proj.weight.requires_grad

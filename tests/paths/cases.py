@@ -78,7 +78,6 @@ CASES = {
     ),
     "flow to the picture": Case("flow", "pixels", {"path_options": {"prediction": "x0"}}),
     "flow, shown the picture before": Case("flow", "pixels", {"reference": "cells"}),
-    "flow, a way around": Case("flow", "pixels", {"reference": "cells", "long_skip": True}),
     "flow, deeper head": Case("flow", "vq", {"path_options": {"head_depth": 2}}),
     "next_token on codes": Case("next_token", "vq"),
     "next_token on levels": Case("next_token", "fsq"),
@@ -102,7 +101,6 @@ CASES = {
     ),
     "masked on scales": Case("masked", "multi_scale"),
     "masked on scales, shown the picture before": Case("masked", "multi_scale", {"reference": "cells"}),
-    "masked on codes, a way around, experts": Case("masked", "vq", {"experts": "mot", "long_skip": True}),
     "masked, text as well": Case("masked", "vq", MASKED_TEXT),
     "flow, masked text, experts": Case("flow", "pixels", MASKED_TEXT | {"experts": "mot"}),
     "next_token, masked text": Case("next_token", "vq", MASKED_TEXT),
@@ -114,6 +112,6 @@ CASES = {
         "per_token", "pixels", {"path_options": MLP_HEAD, "reference": "cells"}, steps=300
     ),
     "per_token, raster": Case(
-        "per_token", "pixels", {"path_options": MLP_HEAD | {"order": "raster"}, "long_skip": True}, steps=300
+        "per_token", "pixels", {"path_options": MLP_HEAD | {"order": "raster"}}, steps=300
     ),
 }

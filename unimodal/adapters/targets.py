@@ -18,7 +18,7 @@ from unimodal.model.unified import UnifiedModel
 Positions = Literal["text", "image"]
 
 EXPERTS = {"text": "0", "image": "1", "both": "[01]"}
-IMAGE_ONLY = ("path", "places", "reference", "skip")  # modules that compute nothing but images
+IMAGE_ONLY = ("path", "places", "reference")  # modules that compute nothing but images
 
 
 def positions(config: ModelConfig, target: Target) -> Positions | None:

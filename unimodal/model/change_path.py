@@ -13,8 +13,7 @@ from unimodal.model.config import ModelConfig
 from unimodal.model.unified import UnifiedModel
 
 log = logging.getLogger(__name__)
-# Of a configuration: how pictures are drawn.
-PATH = ("path", "path_options", "patch_size", "reference", "long_skip")
+PATH = ("path", "path_options", "patch_size", "reference")  # of a configuration: how pictures are drawn
 
 
 @torch.no_grad()

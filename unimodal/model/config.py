@@ -148,7 +148,6 @@ class ModelConfig(Strict):
     # What is drawn attends to the pictures before it; with `cells` it is shown the last of them cell by cell
     # too, if that has its size (model/reference.py).
     reference: Literal["attention", "cells"] = "attention"
-    long_skip: bool = False  # whether what is drawn has a way around the decoder (model/skip.py)
     text_objective: Literal["next_token", "masked"] = "next_token"
     masked_text: MaskedText = MaskedText()
     patch_size: int = Field(1, ge=1)

@@ -21,7 +21,7 @@ PARTS: dict[Part, str] = {
     "text_expert": r"decoder\.(layers\.\d+\.experts\.0|norm)\.",  # the last norm is everyone's
     "image_expert": r"decoder\.layers\.\d+\.experts\.1\.",
     "embeddings": r"(embed_tokens|lm_head)\.",
-    "path": r"(path|places|reference|skip)\.",
+    "path": r"(path|places|reference)\.",
 }
 
 

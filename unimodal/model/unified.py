@@ -25,7 +25,6 @@ from unimodal.model.decoder import Decoder
 from unimodal.model.masked_text import HIDDEN, hide
 from unimodal.model.places import Places
 from unimodal.model.reference import CellReference
-from unimodal.model.skip import LongSkip
 from unimodal.paths import load_path
 from unimodal.sequence.mask import PADDING, Marks
 from unimodal.sequence.pack import Pack
@@ -69,10 +68,10 @@ class UnifiedModel(nn.Module):
         self.reference: CellReference | None = None
         if config.reference == "cells":
             self.reference = CellReference(codec.channels * config.patch_size**2, config.hidden_size)
-        self.skip = LongSkip(config.hidden_size) if config.long_skip else None
         self.apply(self._initialise)
-        for part in self._drawing():
-            part.reset_parameters()
+        self.path.reset_parameters()
+        if self.reference is not None:
+            self.reference.reset_parameters()
         self.text_mask: nn.Parameter | None = None  # what a hidden token looks like
         if config.text_objective == "masked":
             self.text_mask = nn.Parameter(torch.zeros(config.hidden_size))
@@ -89,10 +88,6 @@ class UnifiedModel(nn.Module):
         for name, layer in module.named_children():
             if name in ("o_proj", "down_proj"):
                 nn.init.normal_(layer.weight, std=0.02 / (2 * self.config.num_hidden_layers) ** 0.5)
-
-    def _drawing(self) -> list[nn.Module]:
-        """The parts that nothing but drawing uses."""
-        return [part for part in (self.path, self.reference, self.skip) if part is not None]
 
     @property
     def multiple(self) -> int:
@@ -204,15 +199,15 @@ class UnifiedModel(nn.Module):
         zero = text.new_zeros(0)
         if not drawn:
             return PackLosses(text, self._untouched() + text.new_zeros(()), zero, zero)
-        at_target = hidden[target_at]
-        each = self.path.loss(at_target if self.skip is None else self.skip(at_target, shown), seen)  # (P,)
+        each = self.path.loss(hidden[target_at], seen)  # (P,)
         lengths = [span.length for span in drawn]
         mean = torch.stack([part.mean() for part in each.detach().split(lengths)])
         return PackLosses(text, each.sum(), mean, seen.times)
 
     def _untouched(self) -> Tensor:
         """Zero that touches the weights that draw, so that ranks without images join the all-reduce."""
-        return sum(p.sum() for part in self._drawing() for p in part.parameters() if p.requires_grad) * 0.0
+        parts = [self.path] if self.reference is None else [self.path, self.reference]
+        return sum(p.sum() for part in parts for p in part.parameters() if p.requires_grad) * 0.0
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., V)."""
@@ -274,8 +269,7 @@ class UnifiedModel(nn.Module):
         image  whether they are an image's; otherwise a block of text's
         """
         is_image = torch.full(embeds.shape[:2], image, dtype=torch.bool, device=embeds.device)
-        hidden = self._cached(cache, embeds, position, marks, is_image)
-        return self.skip(hidden, embeds) if image and self.skip is not None else hidden
+        return self._cached(cache, embeds, position, marks, is_image)
 
     def _cached(
         self, cache: KVCache, embeds: Tensor, position: Tensor, marks: Marks, is_image: Tensor

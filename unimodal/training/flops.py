@@ -41,19 +41,15 @@ class Costs:
         attention = 12 * config.num_hidden_layers * width * pairs / 2
         table = model.embed_tokens.weight if model.lm_head is None else model.lm_head.weight
         head = _cost(table) * trained * config.vocab_size * config.hidden_size
-        images = sum(
+        reference = model.reference
+        compared = sum(span.length for span in batch.images if span.before is not None) if reference else 0
+        images = compared * sum(_cost(p) * p.numel() for p in reference.parameters()) if compared else 0.0
+        images += sum(
             self.drawn(span.grid) if span.kind == "target" else self.read(span.grid)
             for span in batch.images
             if span.kind != "vision"
         )
-        return layers * batch.tokens + attention + head + images + self._beside(batch) + self._vision(batch)
-
-    def _beside(self, batch: Pack) -> float:
-        """What goes in and out beside the decoder where a picture is drawn (see CellReference, LongSkip)."""
-        drawn = [span for span in batch.images if span.kind == "target"]
-        compared = sum(span.length for span in drawn if span.before is not None)
-        ways = ((self.model.reference, compared), (self.model.skip, sum(span.length for span in drawn)))
-        return float(sum(_cost(p) * p.numel() * at for way, at in ways if way for p in way.parameters()))
+        return layers * batch.tokens + attention + head + images + self._vision(batch)
 
     def _vision(self, batch: Pack) -> float:
         """A tower is passed through once, for nothing in it is trained; then comes its projection."""
