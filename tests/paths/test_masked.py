@@ -367,7 +367,7 @@ def test_a_trained_model_draws_the_right_distribution():
     model = fresh_model("masked", ToyCodec(SHADES), times={"copies": 8})
     chosen = np.random.default_rng(0).choice(81, len(OFTEN), replace=False)
     shown = [unasked(model.codec.picture(codes, (2, 2))) for codes in EVERY[chosen.repeat(OFTEN)]]
-    train(model, shown, 700)
+    train(model, shown, 1000)
     wanted = np.zeros(81)
     wanted[chosen] = OFTEN / OFTEN.sum()
     for order in ("halton", "random"):
