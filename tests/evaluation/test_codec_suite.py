@@ -9,8 +9,10 @@ from PIL import Image
 
 from tests.images.networks import DC
 from unimodal.errors import UserError
+from unimodal.evaluation import codec as suite
 from unimodal.evaluation.codec import JudgedCodec, code_scores, judge_codec, open_codec
 from unimodal.evaluation.frechet import FEATURES, features, frechet, frechet_score
+from unimodal.evaluation.markdown import table
 from unimodal.evaluation.run import evaluate
 from unimodal.images.codec import PixelPatches
 from unimodal.images.discrete import DiscreteCodec
@@ -66,7 +68,12 @@ def test_features_see_blur_and_are_always_the_same():
 class Coded:
     """As much of a codec as counting its codes needs."""
 
-    vocabulary, shared = 8, False
+    vocabulary, shared, stride = 8, False, 2
+
+    def encode(self, signal):
+        """Two maps of a picture: four codes, of its brightness alone; and one of them four times."""
+        first = ((signal[:, 0, ::2, ::2] + 1) * 127.5).round().long().flatten(1)
+        return torch.cat([first, torch.full_like(first, 5)], 1)
 
     class quantizer:
         @staticmethod
@@ -75,13 +82,16 @@ class Coded:
 
 
 def test_use_and_perplexity_by_hand():
-    codes = torch.tensor([[0, 1, 2, 3, 5, 5, 5, 5]])  # two maps: four codes alike, and one alone
-    scores = code_scores(Coded(), codes, (2, 2))
+    bright = np.array([[0, 1, 2, 3]] * 40 + [[0, 0, 0, 0]] * 80, dtype=np.uint8).reshape(-1, 2, 2, 1)
+    pictures = bright.repeat(2, 1).repeat(2, 2).repeat(3, 3)  # more than are encoded at once
+    p = np.array([360, 40, 40, 40]) / 480
+    scores = code_scores(Coded(), torch.device("cpu"), pictures)
     assert scores["use"].value == pytest.approx((4 / 8 + 1 / 8) / 2)
-    assert scores["perplexity"].value == pytest.approx((4 + 1) / 2)
-    together = code_scores(type("Shared", (Coded,), {"shared": True})(), codes, (2, 2))
+    assert scores["perplexity"].value == pytest.approx((np.exp(-(p * np.log(p)).sum()) + 1) / 2)
+    assert scores["use"].n == 120
+    together = code_scores(type("Shared", (Coded,), {"shared": True})(), torch.device("cpu"), pictures)
     assert together["use"].value == 5 / 8
-    p = np.array([1, 1, 1, 1, 4]) / 8
+    p = np.array([360, 40, 40, 40, 480]) / 960
     assert together["perplexity"].value == pytest.approx(np.exp(-(p * np.log(p)).sum()))
 
 
@@ -90,7 +100,8 @@ def tiny() -> DiscreteCodec:
     return DiscreteCodec({"_class_name": "AutoencoderDC"} | DC, {"kind": "fsq", "levels": [5, 5, 4]}).eval()
 
 
-def test_scores_of_a_codec_folder_with_codes(tmp_path):
+def test_scores_of_a_codec_folder_with_codes(tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "COUNTED", 20)
     tiny().save(tmp_path / "codec")
     report = evaluate(tmp_path / "codec", "codec", n=6, json=tmp_path / "scores.json")
     scores, cases = report.scores, report.cases
@@ -98,10 +109,14 @@ def test_scores_of_a_codec_folder_with_codes(tmp_path):
         f"codec/{name}" for name in ("psnr", "ssim", f"frechet_{FEATURES}", "use", "perplexity", "read")
     }
     assert len(cases) == 6 and not any(case.right for case in cases)  # its weights are random
-    assert 0 < scores["codec/use"].value <= 1
+    assert 0 < scores["codec/use"].value <= 1 and scores["codec/use"].n == 20
     assert 1 <= scores["codec/perplexity"].value <= 100
     kept = json.loads((tmp_path / "scores.json").read_text())
     assert kept["suite"] == "codec" and kept["scores"]["codec/psnr"]["n"] == 6
+    lines = table([kept]).splitlines()
+    assert [line.split("`")[1] for line in lines[2:]] == [
+        f"codec/{name}" for name in ("psnr", "ssim", f"frechet_{FEATURES}", "read", "use", "perplexity")
+    ]
 
 
 def test_an_exact_codec_is_judged_exact_on_shapes_and_emoji(tmp_path):
@@ -116,11 +131,11 @@ def test_an_exact_codec_is_judged_exact_on_shapes_and_emoji(tmp_path):
         (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     scores, _ = judge_codec(JudgedCodec("pixels", PixelPatches(8)), "val", 4, 0, tmp_path)
     assert scores["codec/read"].value == 1
-    for suite in ("codec", "codec_emoji"):
-        assert scores[f"{suite}/psnr"].value == 60
-        assert scores[f"{suite}/ssim"].value == pytest.approx(1)
-        assert scores[f"{suite}/frechet_{FEATURES}"].value == pytest.approx(0, abs=1e-4)
-        assert scores[f"{suite}/psnr"].n == 4
+    for name in ("codec", "codec_emoji"):
+        assert scores[f"{name}/psnr"].value == 60
+        assert scores[f"{name}/ssim"].value == pytest.approx(1)
+        assert scores[f"{name}/frechet_{FEATURES}"].value == pytest.approx(0, abs=1e-4)
+        assert scores[f"{name}/psnr"].n == 4
     with pytest.raises(UserError, match="val or train"):
         judge_codec(JudgedCodec("pixels", PixelPatches(8)), "unseen", 2, 0, tmp_path)
 

@@ -22,14 +22,27 @@ FORWARDS = {
     "next_token on residuals": 8,
     "masked on codes": 3,
     "next_scale": 2,
+    "masked, text as well": 3,  # the words that it says before are not looks at a picture
 }
 
 
 @pytest.mark.parametrize("name", FORWARDS)
 def test_forwards_are_looks(name):
-    model = Unimodal(CASES[name].model(), tokenizer())
-    assert forwards_per_picture(model) == FORWARDS[name]
-    assert "look" not in vars(model.model)
+    for plan in (0, 16):
+        model = Unimodal(CASES[name].model(writing={"plan": plan}), tokenizer())
+        assert forwards_per_picture(model) == FORWARDS[name]
+        assert "look" not in vars(model.model)
+
+
+def test_what_is_said_before_a_picture_is_told_apart():
+    """The cost of drawing is that of the same model without a plan."""
+    chatty, silent = (
+        Unimodal(CASES["flow on pixels"].model(writing={"plan": plan}), tokenizer()) for plan in (16, 0)
+    )
+    told, plain = judge_cost(chatty), judge_cost(silent)
+    assert told["cost/drawing_gflop"].value == plain["cost/gflop"].value < told["cost/gflop"].value
+    assert set(plain) == {name for name in told if "drawing" not in name}
+    assert chatty.writing.plan == 16
 
 
 def test_operations_grow_by_a_look_a_step():

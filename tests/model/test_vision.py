@@ -18,6 +18,7 @@ from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.errors import UserError
 from unimodal.generation.context import read_documents, read_tokens
 from unimodal.images.codec import PixelPatches
+from unimodal.model.experts import with_image_expert
 from unimodal.pretrained.initialise import init_model
 from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
@@ -105,6 +106,16 @@ def test_what_the_tower_sees_matters_and_its_projection_alone_learns(folder):
     plain = model.tower.forward
     model.tower.forward = lambda pixels: [told + 1 for told in plain(pixels)]
     assert not torch.isclose(model(pack, torch.Generator()).text, before, rtol=1e-3)
+
+
+def test_an_image_expert_is_given_to_a_model_with_a_tower(folder):
+    loaded = unimodal.load(folder, "cpu")
+    split = with_image_expert(loaded.model)
+    document = Document((*asked(picture()), Turn("assistant", (Text(ANSWER, True),))))
+    pack = pack_sequences([laid_out(split, loaded.tokenizer, document)])
+    with torch.no_grad():
+        first, second = (model(pack, torch.Generator()).text for model in (split, loaded.model))
+    torch.testing.assert_close(first, second)
 
 
 def test_it_answers_edits_and_draws_and_survives_saving(folder, tmp_path):

@@ -23,6 +23,7 @@ from tests.paths.toy import (
     train,
     unasked,
 )
+from unimodal.adapters.section import Settings, apply_settings
 from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
 from unimodal.paths.masked import MASKED, MaskedCodes, MaskedPath
@@ -381,3 +382,10 @@ def test_temperature_sharpens_each_code():
     model = random_model(temperature=0.5)
     alone = odds_of(said(model), [HALTON]) ** 2
     assert fits(often(model, 4000, 1), alone / alone.sum())
+
+
+def test_the_number_of_masks_can_be_changed_in_a_model_that_is_there():
+    model = random_model()
+    config = model.config.model_copy(update={"times": model.config.times.model_copy(update={"copies": 5})})
+    apply_settings(model, Settings.of(config))
+    assert model.path.target_layout((2, 2)).copies == 5

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import unimodal
+from tests.paths.cases import codec_of
 from unimodal.data.document import Text
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
@@ -145,6 +146,13 @@ def test_codec_is_frozen_unless_trained(recipe):
     assert not any(p.requires_grad for p in frozen.module.codec.parameters())
     batch = next(frozen.batches(None, 0, 1))
     assert set(frozen.count(batch)) == {"text", "image"}
+
+
+def test_codes_are_not_trained_beside_the_model_that_says_them(recipe, tmp_path):
+    codec_of("vq").save(tmp_path / "coded")
+    given = ("model.path=masked", f"model.codec={tmp_path / 'coded'}", "model.train_codec=true")
+    with pytest.raises(UserError, match="train_codec is for codecs without codes"):
+        recipe(*given).model.build(recipe(*given))
 
 
 def test_accumulated_micro_batches_weigh_by_tokens(recipe):

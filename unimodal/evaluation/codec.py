@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from data_tools.shapes.oracle import read_scene
 from data_tools.shapes.render import CANVAS
-from data_tools.shapes.rows import example
+from data_tools.shapes.rows import Example, example
 from unimodal.errors import UserError
 from unimodal.evaluation.emoji import SPLITS, read_examples
 from unimodal.evaluation.frechet import FEATURES, features, frechet_score
@@ -24,8 +25,11 @@ from unimodal.evaluation.report import Case
 from unimodal.evaluation.scores import Score, average, share
 from unimodal.evaluation.shapes import BATCH, psnr
 from unimodal.images.codec import CODEC_FILE, Codec
+from unimodal.images.discrete import DiscreteCodec
 from unimodal.images.folder import load_codec
 from unimodal.images.signal import to_pixels, to_signal
+
+COUNTED = 2048  # pictures over which the use of codes is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,17 @@ def judge_codec(
 
     model  a loaded model, or what `open_codec` gave
     Gives psnr (decibels), ssim, frechet_<features>, read (the share that the oracle still reads exactly) and,
-    of codecs with codes, use and perplexity: counts of just these pictures, so their interval has no width.
+    of codecs with codes, use and perplexity (see `code_scores`), counted over COUNTED pictures whatever `n`
+    is, or all emoji there are: of a few pictures, codecs of more codes a picture would seem to use more.
     Raises UserError if there is no codec, or no such emoji.
     """
     codec, device = _codec_of(model)
     canvas = getattr(getattr(model, "config", None), "image_size", None) or CANVAS
-    asked = [example("t2i", split, seed, i, canvas=canvas) for i in range(n)]
+
+    def rendered(count: int) -> list[Example]:
+        return [example("t2i", split, seed, i, canvas=canvas) for i in range(count)]
+
+    asked = rendered(n)
     before = [one.row["images"][0] for one in asked]
     after, scores = measure(codec, device, before)
     cases = []
@@ -65,8 +74,13 @@ def judge_codec(
         cases.append(Case("codec/read", read_scene(back) == one.steps[0].scene, tiles))
     found = {f"codec/{name}": score for name, score in scores.items()}
     found["codec/read"] = share(case.right for case in cases)
+    if codec.discrete:
+        many = [one.row["images"][0] for one in rendered(COUNTED)]
+        found |= {f"codec/{name}": score for name, score in code_scores(codec, device, many).items()}
     if data is not None:
-        _, scores = measure(codec, device, _emoji(Path(data), split, n, seed))
+        many = _emoji(Path(data), split, COUNTED, seed)
+        _, scores = measure(codec, device, many[:n])
+        scores |= code_scores(codec, device, many) if codec.discrete else {}
         found |= {f"codec_emoji/{name}": score for name, score in scores.items()}
     return found, cases
 
@@ -88,15 +102,9 @@ def measure(
 
     after: list[np.ndarray] = []
     alike: list[float] = []
-    codes = []
     for start in range(0, len(pictures), BATCH):
         signal = to_signal(np.stack(pictures[start : start + BATCH]), device)
-        if getattr(codec, "discrete", False):
-            cells = (signal.shape[2] // codec.stride, signal.shape[3] // codec.stride)
-            codes.append(codec.encode(signal))
-            back = codec.decode(codes[-1], cells)
-        else:
-            back = codec.decode(codec.encode(signal))
+        back = codec.reconstruct(signal)
         pixels = to_pixels(back)  # rounded, as a saved picture would be
         after += list(pixels)
         # In double precision, without which even equal flat areas differ.
@@ -107,7 +115,7 @@ def measure(
     if len(pictures) > 1:
         both = [_features(some) for some in (pictures, after)]
         scores[f"frechet_{FEATURES}"] = frechet_score(*both)
-    return after, scores | (code_scores(codec, torch.cat(codes), cells) if codes else {})
+    return after, scores
 
 
 def _features(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -115,14 +123,30 @@ def _features(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([features(np.stack(pictures[start : start + BATCH])) for start in starts])
 
 
-def code_scores(codec: Any, codes: torch.Tensor, cells: tuple[int, int]) -> dict[str, Score]:
-    """Of codes (B, N): share of the codebook in use, and exp(entropy) of the use; means over codebooks."""
-    parts = [codes] if codec.shared else codec.quantizer.split(codes, cells)
-    counts = [torch.bincount(part.flatten(), minlength=codec.vocabulary).double() for part in parts]
-    used = [float((count > 0).double().mean()) for count in counts]
-    spread = [float(torch.special.entr(count / count.sum()).sum().exp()) for count in counts]
-    means = {"use": float(np.mean(used)), "perplexity": float(np.mean(spread))}
-    return {name: Score(value, value, value, codes.numel()) for name, value in means.items()}
+@torch.inference_mode()
+def code_scores(
+    codec: DiscreteCodec, device: torch.device, pictures: Sequence[np.ndarray]
+) -> dict[str, Score]:
+    """Share of the codebook that these pictures use, and exp(entropy) of the use; means over codebooks.
+
+    They are counts of just these pictures, so their interval has no width; `n` is the number of pictures.
+    """
+    counts: Tensor | int = 0  # (books, V)
+    for start in range(0, len(pictures), BATCH):
+        signal = to_signal(np.stack(pictures[start : start + BATCH]), device)
+        codes = codec.encode(signal)
+        cells = (signal.shape[2] // codec.stride, signal.shape[3] // codec.stride)
+        parts = [codes] if codec.shared else codec.quantizer.split(codes, cells)
+        counts = counts + torch.stack(
+            [torch.bincount(part.flatten(), minlength=codec.vocabulary).double() for part in parts]
+        )
+    odds = counts / counts.sum(1, keepdim=True)
+    used = (counts > 0).double().mean()
+    spread = torch.special.entr(odds).sum(1).exp().mean()
+    return {
+        name: Score(float(value), float(value), float(value), len(pictures))
+        for name, value in (("use", used), ("perplexity", spread))
+    }
 
 
 def _emoji(data: Path, split: str, n: int, seed: int) -> list[np.ndarray]:

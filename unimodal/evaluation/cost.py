@@ -1,8 +1,12 @@
 """What a picture costs: forwards, operations, seconds.
 
 A forward is one look at a picture's positions, be it a solver step, a round of unmasking, a scale or a token,
-so that the figures of all paths can stand side by side.
+so that the figures of all paths can stand side by side.  Operations and seconds are those of the whole answer
+to a prompt; of a model that says something before its picture, those of drawing alone stand beside them.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
@@ -17,15 +21,42 @@ ROWS = (1, 16)  # pictures that are drawn together
 
 
 def judge_cost(model: Unimodal) -> dict[str, Score]:
-    """Parameters; forwards and billions of operations a picture; seconds a picture, alone and of sixteen."""
+    """Parameters; forwards and billions of operations a picture; seconds a picture, alone and of sixteen.
+
+    drawing_gflop, drawing_seconds_1 and drawing_seconds_16 leave out what the model says before its picture,
+    and are there if it does (`model.writing.plan`).
+    """
     scores = {
         "cost/parameters": average([model.size]),
         "cost/forwards": average([forwards_per_picture(model)]),
-        "cost/gflop": average([flops_per_picture(model) / 1e9]),
+        **_answer(model, "cost/"),
     }
-    for rows in ROWS:
-        scores[f"cost/seconds_{rows}"] = average(s / rows for s in seconds_to_draw(model, rows))
+    if model.writing.plan:
+        with saying_nothing(model):
+            scores |= _answer(model, "cost/drawing_")
     return scores
+
+
+def _answer(model: Unimodal, name: str) -> dict[str, Score]:
+    scores = {f"{name}gflop": average([flops_per_picture(model) / 1e9])}
+    for rows in ROWS:
+        scores[f"{name}seconds_{rows}"] = average(s / rows for s in seconds_to_draw(model, rows))
+    return scores
+
+
+@contextmanager
+def saying_nothing(model: Unimodal) -> Iterator[None]:
+    """Within it the model begins its picture at once."""
+    config = model.model.config
+    if hasattr(config, "plans"):  # of an external model, whose reader writes
+        silent = {"plans": False}
+    else:
+        silent = {"writing": config.writing.model_copy(update={"plan": 0})}
+    model.model.config = config.model_copy(update=silent)
+    try:
+        yield
+    finally:
+        model.model.config = config
 
 
 def forwards_per_picture(model: Unimodal) -> int:
@@ -33,7 +64,7 @@ def forwards_per_picture(model: Unimodal) -> int:
     looks, plain = [], model.model.look
 
     def counted(*given, **named):
-        looks.append(1)
+        looks.append(named.get("image", True))  # text by masked prediction looks too
         return plain(*given, **named)
 
     model.model.look = counted
@@ -41,7 +72,7 @@ def forwards_per_picture(model: Unimodal) -> int:
         model.generate(PROMPT)
     finally:
         del model.model.look
-    return len(looks)
+    return sum(looks)
 
 
 def flops_per_picture(model: Unimodal) -> int:

@@ -10,14 +10,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from unimodal.evaluation.frechet import FEATURES
+
+CODEC = ("psnr", "ssim", f"frechet_{FEATURES}", "read", "use", "perplexity")
+ANSWER = ("gflop", "seconds_1", "seconds_16")
 # Of a task with many kinds, the tags and means that are compared; the JSON has the rest.
 HEADLINES = (
     *(f"t2i/{tag}" for tag in ("single", "two", "counting", "colors", "position", "attribute", "mean")),
     *(f"edit/{name}" for name in ("followed", "psnr_outside", "copy_baseline", "inside_to_copy")),
     *(f"edit/{name}" for name in ("error_inside", "error_inside_copy", "error_outside")),
     *(f"vqa/{name}" for name in ("name", "group", "tone", "gender", "direction", "mean")),
-    *("text/mean", "chat/mean", "codec/psnr"),
-    *(f"cost/{name}" for name in ("parameters", "forwards", "gflop", "seconds_1", "seconds_16")),
+    *("text/mean", "chat/mean"),
+    *(f"{suite}/{name}" for suite in ("codec", "codec_emoji") for name in CODEC),
+    *(f"cost/{name}" for name in ("parameters", "forwards", *ANSWER)),
+    *(f"cost/drawing_{name}" for name in ANSWER),
 )
 
 

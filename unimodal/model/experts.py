@@ -37,7 +37,7 @@ def copy_text_expert(model: UnifiedModel) -> None:
 def with_image_expert(model: UnifiedModel) -> UnifiedModel:
     """The same model with `experts: mot`: both experts of a block are what its one was."""
     config = model.config.model_copy(update={"experts": "mot"})
-    split = UnifiedModel(config, model.codec).train(model.training)
+    split = UnifiedModel(config, model.codec, model.tower).train(model.training)
     weights = model.state_dict()
     image = {n.replace(".experts.0.", ".experts.1."): w for n, w in weights.items() if ".experts.0." in n}
     split.load_state_dict(weights | image)

@@ -76,7 +76,7 @@ class MaskedPath(nn.Module):
         super().__init__()
         require_codes(config, codec)
         self.options = self.Options.model_validate(config.path_options)
-        self.sampling, self.copies = config.sampling, config.times.copies
+        self.sampling, self.times = config.sampling, config.times
         self.channels, self.vocabulary, self.shares = codec.channels, codec.vocabulary, tuple(codec.shares)
         self.books = 1 if codec.shared else len(self.shares)
         width = config.hidden_size
@@ -99,7 +99,7 @@ class MaskedPath(nn.Module):
         """One hidden step for all codes; those of a coarser map stand where their cells begin."""
         _, where = layout_of(self.shares, grid)
         steps = np.zeros(len(where), dtype=np.int64)
-        return TargetLayout(steps, hidden=True, places=where, copies=self.copies)
+        return TargetLayout(steps, hidden=True, places=where, copies=self.times.copies)
 
     def truth(self, codec: Codec, encoded: Tensor, latents: Tensor, grid: Grid) -> Tensor:
         """The codes."""

@@ -12,7 +12,6 @@ from unimodal.data.document import Text
 from unimodal.data.mixture import Mixture
 from unimodal.data.source import FileSource, Source, live_source
 from unimodal.errors import UserError
-from unimodal.images.codec import Codec
 from unimodal.images.folder import load_codec
 from unimodal.model.change_path import PATH, with_path
 from unimodal.model.config import ModelConfig, Strict
@@ -20,6 +19,7 @@ from unimodal.model.experts import Part, copy_text_expert, freeze, with_image_ex
 from unimodal.model.folder import find_model, load_model
 from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.tokenizer import Tokenizer, train_tokenizer
+from unimodal.training.codec_swap import fitting
 from unimodal.training.config import DataSection, Recipe, SourceSection
 from unimodal.training.trainee import Trainee
 from unimodal.training.unified_trainee import UnifiedTrainee
@@ -69,7 +69,7 @@ class UnifiedModelSection(ModelConfig):
             if any(getattr(config, name) != getattr(model.config, name) for name in PATH):
                 model = with_path(model, config, codec)
             elif codec:
-                model.codec = _fitting(codec, model)
+                model.codec = fitting(codec, model)
             apply_settings(model, Settings.of(config))
         else:
             if not self.codec:
@@ -87,6 +87,11 @@ class UnifiedModelSection(ModelConfig):
             model = UnifiedModel(config, load_codec(self.codec))
             if config.experts == "mot":
                 copy_text_expert(model)
+        if self.train_codec and model.codec.discrete:
+            raise UserError(
+                "model.train_codec is for codecs without codes: they would change under the model that says "
+                "them. Train this one first, as recipes/codec/ does, and name it in model.codec."
+            )
         model.train().codec.requires_grad_(self.train_codec)
         freeze(model, self.freeze)
         if self.lora:
@@ -177,16 +182,6 @@ class UnifiedModelSection(ModelConfig):
             if isinstance(part, Text)
         )
         return train_tokenizer(texts, self.vocab_size)
-
-
-def _fitting(codec: Codec, model: UnifiedModel) -> Codec:
-    old = model.codec
-    if (codec.channels, codec.stride) != (old.channels, old.stride):
-        raise UserError(
-            f"the codec has {codec.channels} channels at stride {codec.stride}, but the model was made for "
-            f"{old.channels} at {old.stride}. Use a codec fine-tuned from the model's own."
-        )
-    return codec
 
 
 def mixture_of(data: DataSection) -> Mixture:
