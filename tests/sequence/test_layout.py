@@ -155,6 +155,21 @@ def test_masked_text_is_told_block_by_block():
         assert sequence.position[one.start : one.start + block, 0].tolist() == wanted.tolist()
 
 
+@pytest.mark.parametrize("first", [1, 2, 4])
+def test_a_plain_text_may_begin_with_a_short_block(first):
+    """So that a block begins after any number of tokens; conversations begin with whole ones."""
+    told = "two red circle left two red"
+    plain = Document((Turn(None, (Text(told, True),)),))
+    said, end = tokenizer().encode(told), tokenizer().endoftext
+    sequence = lay(plain, block=4, first=first)
+    run = [*said, end]
+    wanted = [run[:first], *(run[i : i + 4] for i in range(first, len(run), 4))]
+    wanted[-1] += [end] * (4 - len(wanted[-1]))
+    assert copies(sequence) == wanted
+    chat = conversation(Text(told, True))
+    assert copies(lay(chat, block=4, first=first)) == copies(lay(chat, block=4))
+
+
 def test_a_picture_begins_with_a_block_of_its_mark():
     mark = tokenizer().image_start
     said, end = tokenizer().encode("two"), tokenizer().im_end

@@ -59,6 +59,7 @@ def layout(
     multiple: int,
     open_turn: bool = False,
     block: int | None = None,
+    first: int | None = None,
     vision: Grid | None = None,
 ) -> Sequence:
     """Lay a document out as one sequence.
@@ -69,18 +70,20 @@ def layout(
                is to go on (after `<|im_start|>assistant\\n`, or inside the last turn if it is the
                assistant's)
     block      tokens of a block, if trained text is learned by masked prediction; None: token by token
+    first      tokens of the first block of a plain text, which is gone on with from anywhere; None: `block`
     vision     positions of a vision tower's reading, which follows that of every picture that is only read
 
     Raises UserError for a picture whose sides are not multiples of `multiple`.
     """
     ends = (tokenizer.image_start, tokenizer.im_end, tokenizer.endoftext)
-    writer = Writer(tokenizer.pad, None if open_turn else block, ends)
+    writer = Writer(tokenizer.pad, block=None if open_turn else block, ends=ends)
     last = None if open_turn else _last_trained(document)
     images, shown = 0, None  # pictures so far, and the grid of the last of them
     if tokenizer.bos is not None:
         writer.text([tokenizer.bos])
     for number, turn in enumerate(document.turns):
         plain = turn.role is None
+        writer.first = first if plain else None
         if not plain:
             writer.text([tokenizer.im_start, *tokenizer.encode(f"{turn.role}\n")])
         elif tokenizer.bos is None:

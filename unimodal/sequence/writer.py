@@ -1,6 +1,7 @@
 """The writer of a sequence: position after position, what is there, when it is written, and who sees it."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,12 +15,14 @@ class Writer:
     """Appends text and images, keeping count of positions, steps and spans.
 
     block  tokens that are masked together, if trained text is learned by masked prediction
+    first  tokens of the next run's first block, if they are to be other than `block`
     ends   tokens that end a run of trained text; they fill up its last block
     run    trained tokens that wait to be laid out in blocks
     """
 
     pad: int
     block: int | None = None
+    first: int | None = None
     ends: tuple[int, ...] = ()
     run: list[int] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
@@ -64,11 +67,14 @@ class Writer:
         last  nothing that follows is trained, so nothing has to read the last block
         """
         run, self.run = self.run, []
-        for start in range(0, len(run), self.block or 1):
-            tokens = run[start : start + self.block]
-            missing = self.block - len(tokens) if run[-1] in self.ends else 0
+        if not run:
+            return
+        (first, self.first), size = (self.first or self.block, None), self.block
+        for start, end in pairwise([0, *range(first, len(run), size), len(run)]):
+            tokens = run[start:end]
+            missing = size - len(tokens) if end == len(run) and run[-1] in self.ends else 0
             self._hidden_copy(tokens + run[-1:] * missing)
-            if not last or start + self.block < len(run):
+            if not last or end < len(run):
                 self._tokens(tokens, trained=False)
 
     def _hidden_copy(self, ids: list[int]) -> None:

@@ -36,8 +36,15 @@ class RowMaker:
         document = self.document(number)
         if any(image.trained for image in document.images):
             document = self._drop(document, number)
-        rules = {"block": self.block, "vision": self.vision}
+        rules = {"block": self.block, "first": self._first(number), "vision": self.vision}
         return layout(document, self.tokenizer, self.target, self.multiple, **rules)
+
+    def _first(self, number: int) -> int | None:
+        """Tokens of a plain text's first masked block: by chance, as a text that is gone on with may end anywhere."""
+        if self.block is None:
+            return None
+        own = np.random.Philox(key=[self.seed, number], counter=1)  # apart from what drops conditions
+        return 1 + int(np.random.Generator(own).integers(self.block))
 
     def _drop(self, document: Document, number: int) -> Document:
         return dropped(document, self.table, self.seed, number)
