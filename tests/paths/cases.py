@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from tests.images.networks import DC, pictures
+from tests.images.networks import DC, KL, VQ, pictures
 from tests.models import tiny_model
-from unimodal.images.codec import Codec, PixelPatches
+from unimodal.images.codec import Codec, DiffusersCodec, PixelPatches
 from unimodal.images.discrete import DiscreteCodec
 from unimodal.model.experts import Part, copy_text_expert, freeze
 from unimodal.model.unified import UnifiedModel
@@ -16,10 +16,24 @@ from unimodal.model.unified import UnifiedModel
 # Codecs of stride 4, as the tiny model's.
 QUANTIZERS = {
     "vq": {"kind": "vq", "codes": 12},
+    "vq, cosine": {"kind": "vq", "codes": 12, "cosine": True},
     "fsq": {"kind": "fsq", "levels": [3, 3, 3]},
+    "lfq": {"kind": "lfq", "bits": 4},
     "residual": {"kind": "residual", "codes": 8, "depth": 2},
+    "grouped": {"kind": "grouped", "codes": 8, "groups": 2},
     "multi_scale": {"kind": "multi_scale", "codes": 8, "scales": [1, 2]},
     "multi_scale twice": {"kind": "multi_scale", "codes": 8, "scales": [1, 2, 2]},
+}
+HALF = DC | {name: value[:2] for name, value in DC.items() if isinstance(value, tuple)}  # stride 2
+FOLDED = {"in_channels": 12, "out_channels": 12}  # 2 x 2 pixels at once
+NETWORKS = {
+    "a variational network": lambda: DiffusersCodec({"_class_name": "AutoencoderKL"} | KL | FOLDED, fold=2),
+    "a network": lambda: DiffusersCodec({"_class_name": "AutoencoderDC"} | DC),
+    "pixels of two": lambda: PixelPatches(2),
+    "VQModel": lambda: DiscreteCodec({"_class_name": "VQModel"} | VQ | FOLDED, None, fold=2),
+    "residual, joined cells": lambda: DiscreteCodec(
+        {"_class_name": "AutoencoderDC"} | HALF, QUANTIZERS["residual"], patch=2
+    ),
 }
 MASKED_TEXT = {"text_objective": "masked", "masked_text": {"block": 4, "forwards": 2}}
 MLP_HEAD = {"head_width": 48, "head_depth": 2, "noises": 2}
@@ -31,10 +45,14 @@ def codec_of(name: str) -> Codec:
     if name == "pixels":
         return PixelPatches(4)
     torch.manual_seed(0)
-    codec = DiscreteCodec({"_class_name": "AutoencoderDC"} | DC, QUANTIZERS[name])
+    if name in NETWORKS:
+        codec = NETWORKS[name]()
+    else:
+        codec = DiscreteCodec({"_class_name": "AutoencoderDC"} | DC, QUANTIZERS[name])
     with torch.no_grad():
-        for seed in range(3):
-            codec.quantizer(codec.unquantized(pictures(8, seed=seed)))
+        if codec.discrete and codec.settings:
+            for seed in range(3):
+                codec.quantizer(codec.unquantized(pictures(8, seed=seed)))
         codec.measure([pictures(8, seed=9)])
     return codec.eval().requires_grad_(False)
 
@@ -53,9 +71,9 @@ class Case:
     path: str
     codec: str
     config: dict[str, Any] = field(default_factory=dict, hash=False)
-    steps: int = 150
+    steps: int = 200
     rate: float = 3e-3
-    to: float = 0.3
+    to: float = 0.05
     copied: bool = False
     frozen: tuple[Part, ...] = ()
 
@@ -71,6 +89,8 @@ class Case:
 CASES = {
     "flow on pixels": Case("flow", "pixels"),
     "flow on codes": Case("flow", "vq"),
+    "flow on a variational network": Case("flow", "a variational network"),
+    "flow on joined cells": Case("flow", "pixels of two", {"patch_size": 2}),
     "flow, experts": Case("flow", "pixels", {"experts": "mot"}),
     "flow, image expert copied": Case("flow", "pixels", {"experts": "mot"}, copied=True),
     "flow, text frozen": Case(
@@ -80,6 +100,9 @@ CASES = {
     "flow, shown the picture before": Case("flow", "pixels", {"reference": "cells"}),
     "flow, deeper head": Case("flow", "vq", {"path_options": {"head_depth": 2}}),
     "next_token on codes": Case("next_token", "vq"),
+    "next_token on the directions of codes": Case("next_token", "vq, cosine"),
+    "next_token on bits": Case("next_token", "lfq"),
+    "next_token on groups": Case("next_token", "grouped"),
     "next_token on levels": Case("next_token", "fsq"),
     "next_token on residuals": Case("next_token", "residual"),
     "next_token on scales, experts": Case("next_token", "multi_scale", {"experts": "mot"}),
@@ -96,6 +119,10 @@ CASES = {
         "fsq",
         {"path_options": {"order": "confidence", "weighting": "inverse_ratio", "temperature": 3.0}},
     ),
+    "masked on a network's own codes": Case("masked", "VQModel"),
+    "masked on bits": Case("masked", "lfq"),
+    "masked on groups": Case("masked", "grouped"),
+    "masked on residuals of joined cells": Case("masked", "residual, joined cells"),
     "masked on residuals, experts": Case(
         "masked", "residual", {"experts": "mot", "path_options": {"guidance_ramp": True}}
     ),
@@ -104,14 +131,16 @@ CASES = {
     "masked, text as well": Case("masked", "vq", MASKED_TEXT),
     "flow, masked text, experts": Case("flow", "pixels", MASKED_TEXT | {"experts": "mot"}),
     "next_token, masked text": Case("next_token", "vq", MASKED_TEXT),
-    "per_token on pixels": Case("per_token", "pixels", {"path_options": MLP_HEAD}, steps=300),
+    "per_token on pixels": Case("per_token", "pixels", {"path_options": MLP_HEAD}),
+    "per_token on a network": Case("per_token", "a network", {"path_options": MLP_HEAD}),
+    "per_token on joined cells": Case(
+        "per_token", "pixels of two", {"patch_size": 2, "path_options": MLP_HEAD}
+    ),
     "per_token on codes, experts": Case(
         "per_token", "vq", {"experts": "mot", "path_options": MLP_HEAD | {"mask_min": 0.0, "mask_std": 1.0}}
     ),
     "per_token, shown the picture before": Case(
-        "per_token", "pixels", {"path_options": MLP_HEAD, "reference": "cells"}, steps=300
+        "per_token", "pixels", {"path_options": MLP_HEAD, "reference": "cells"}
     ),
-    "per_token, raster": Case(
-        "per_token", "pixels", {"path_options": MLP_HEAD | {"order": "raster"}}, steps=300
-    ),
+    "per_token, raster": Case("per_token", "pixels", {"path_options": MLP_HEAD | {"order": "raster"}}),
 }

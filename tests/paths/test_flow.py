@@ -1,8 +1,10 @@
 """The flow path's head against what least squares finds, and against the definitions of its settings."""
 
+import pytest
 import torch
 
 from tests.models import tiny_model
+from tests.paths.toy import energy_from_two_modes
 from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.process import FLOW, velocity
 from unimodal.paths.flow import LEAST_TIME
@@ -74,3 +76,11 @@ def test_a_new_deeper_head_is_a_shallow_one():
     torch.testing.assert_close(
         deep.velocity(hidden, x, times, owner), shallow.velocity(hidden, x, times, owner)
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"prediction": "x0"}], ids=["velocity", "picture"])
+def test_latents_come_out_as_often_as_they_should(options):
+    """Two pixels, drawn together: see `energy_from_two_modes`."""
+    found, apart = energy_from_two_modes(400, path="flow", path_options=options)
+    assert found < 0.02
+    assert apart > 0.1

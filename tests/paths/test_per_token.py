@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.models import tiny_model
-from tests.paths.toy import NOTHING, Gray, energy_distance, fresh_model, pictures_drawn, train, unasked
+from tests.paths.toy import Gray, energy_from_two_modes
 from unimodal.diffusion.guidance import Guidance
 from unimodal.paths.per_token import PerTokenPath
 
@@ -181,37 +181,13 @@ def test_temperature_scales_the_spread():
 
 # ---- the right distribution -----------------------------------------------------------------------
 
-SPREAD = 0.47
-
-
-def two_modes(rng, count):
-    """(count, 2) brightness of two pixels: light and dark (7 in 10) or dark and light, each a little off."""
-    sign = np.where(rng.random(count) < 0.7, 1, -1)
-    return 0.45 * sign[:, None] * np.array([1, -1]) + 0.12 * rng.standard_normal((count, 2))
-
-
-def pictures(rng):
-    """Documents of 192 such pictures."""
-    bright = ((two_modes(rng, 192) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-    return [unasked(one) for one in bright[:, None, :, None].repeat(3, axis=-1)]
-
 
 @pytest.mark.parametrize("order", ["random", "raster"])
 def test_latents_come_out_as_often_as_they_should(order):
-    """Energy distance between 1,000 drawn pictures and 1,000 true ones, in units of the latents' deviation.
-
-    True ones among each other are within 0.005; pixels drawn apart are 0.1 away or more.
-    """
-    torch.set_num_threads(1)
+    """Two pixels, one drawn after the other: see `energy_from_two_modes`."""
     options = {"order": order, "head_width": 64, "head_depth": 2}
     if order == "random":
         options |= {"mask_min": 0.0, "mask_std": 1.0, "forwards": 2}
-    sampling = {"steps": 24, "solver": "heun", "guidance": 1.0}
-    model = fresh_model("per_token", Gray(SPREAD), path_options=options, sampling=sampling)
-    train(model, pictures, 250)
-    found = pictures_drawn(model, NOTHING, (1, 2), 1000)[:, 0, :, 0] / 127.5 - 1
-    rng = np.random.default_rng(1)
-    true, apart = two_modes(rng, 1000), two_modes(rng, 1000)
-    apart[:, 1] = rng.permutation(apart[:, 1])
-    assert energy_distance(found / SPREAD, true / SPREAD) < 0.02
-    assert energy_distance(apart / SPREAD, true / SPREAD) > 0.1
+    found, apart = energy_from_two_modes(path="per_token", path_options=options)
+    assert found < 0.02
+    assert apart > 0.1

@@ -40,7 +40,7 @@ class RowMaker:
         return layout(document, self.tokenizer, self.target, self.multiple, **rules)
 
     def _first(self, number: int) -> int | None:
-        """Tokens of a plain text's first masked block: by chance, as a text that is gone on with may end anywhere."""
+        """Tokens of a plain text's first masked block: any number, since it may be gone on with anywhere."""
         if self.block is None:
             return None
         own = np.random.Philox(key=[self.seed, number], counter=1)  # apart from what drops conditions
