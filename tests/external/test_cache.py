@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.documents import picture
-from tests.external.make import external_model
+from tests.external.make import CONNECTORS, external_model
 from tests.external.test_model import batch
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.errors import UserError
@@ -35,6 +35,26 @@ def test_a_cached_run_has_the_losses_of_an_uncached_one(tmp_path, connector):
         for a, b in zip(plain.connector.parameters(), cached.connector.parameters()):
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4)
     assert cached.cache.read_anew == len(asked)
+
+
+@pytest.mark.parametrize("connector", CONNECTORS)
+def test_the_reader_reads_in_its_own_precision_whatever_training_computes_in(tmp_path, connector):
+    plain, (asked, drawn) = sealed(external_model(connector)).train(), batch(6)
+    before, _ = plain.read(asked)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden, _ = plain.read(asked)
+        seen = plain.see(drawn)
+    torch.testing.assert_close(hidden, before, rtol=1e-6, atol=1e-6)
+    for (got, _), (expected, _) in zip(seen, plain.see(drawn)):
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+    if plain.connector.appended is not None:
+        return
+    cached = sealed(external_model(connector)).train()
+    cached.keep_conditions(tmp_path)
+    with torch.autocast("cpu", torch.bfloat16):
+        first, second = (m(asked, drawn, torch.Generator().manual_seed(0)) for m in (plain, cached))
+    assert plain.denoiser.head.weight.dtype == torch.float32 and first.image.isfinite()
+    torch.testing.assert_close(first.image_each, second.image_each, rtol=1e-3, atol=1e-3)
 
 
 def test_another_run_reads_nothing_anew_and_another_reader_everything(tmp_path):

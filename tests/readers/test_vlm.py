@@ -128,7 +128,8 @@ def test_a_text_with_a_mark_of_the_readers_own_is_refused(reader):
 
 
 def test_a_prompt_with_nothing_in_it_can_be_read(reader):
-    hidden, mask = reader.read([Document((Turn("user", ()),)), said()], [2])
+    silent = [Document((Turn(role, ()),)) for role in ("user", "assistant")]
+    hidden, mask = reader.read([*silent, said()], [2])
     assert mask.any(1).all() and hidden.isfinite().all()
 
 

@@ -2,10 +2,10 @@
 
     FOLDER/READER-LAYERS/shard-....safetensors    hidden states (T, K, D), by a hash of what the prompt says
 
-The reader's weights are part of the folder's name and a prompt's words and pixels are its key, so a row that
-changed, a reader that changed or another tapped layer is another entry, and nothing is ever stale.  A dropped
-condition makes another prompt.  The reader reads in its own precision, whatever training computes in.  Shards
-are written whole and renamed; several processes may share a folder.
+All that the reader reads by (its weights, tokenizer, template and processor) is hashed in the folder's name,
+and a prompt's words and pixels are its key, so a row that changed, a reader that changed or another tapped
+layer is another entry, and nothing is ever stale.  A dropped condition makes another prompt.  Shards are
+written whole and renamed; several processes may share a folder.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class ConditionCache:
     """Reads prompts with a reader, each of them once.
 
     folder  is made if it is not there
-    sha256  of the reader's weights
+    sha256  of all that the reader reads by
     layers  that are tapped
 
     Raises UserError if a shard is damaged or nothing can be written.
@@ -67,8 +67,7 @@ class ConditionCache:
             if key not in self._waiting and key not in self._shard_of
         }
         if missing:
-            with torch.autocast(device.type, enabled=False):
-                hidden, mask = reader.read(list(missing.values()), self.layers)
+            hidden, mask = reader.read(list(missing.values()), self.layers)
             for key, states, real in zip(missing, hidden, mask):
                 self._waiting[key] = states[real].cpu().clone()
             self.read_anew += len(missing)

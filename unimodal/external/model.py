@@ -30,6 +30,7 @@ from unimodal.external.prompts import reference
 from unimodal.images.codec import Codec
 from unimodal.images.signal import to_signal
 from unimodal.readers.reader import Reader
+from unimodal.sequence.spans import Grid
 
 
 @dataclass(slots=True)
@@ -125,11 +126,20 @@ class ExternalModel(nn.Module):
     # ---- what is told ---------------------------------------------------------------------------
 
     def read(self, prompts: list[Document]) -> tuple[Tensor, Tensor]:
-        """What the reader makes of prompts: hidden states (B, T, K, D) and mask (B, T) for the connector."""
+        """What the reader makes of prompts: hidden states (B, T, K, D) and mask (B, T) for the connector.
+
+        In its own precision, whatever training computes in, so that kept conditions are those of now.
+        """
         told = prompts if self.config.reader_sees else [drop(prompt, "image") for prompt in prompts]
-        if self.cache is not None and self.training:
-            return self.cache.read(self.reader, told, self.device)
-        return self.reader.read(told, self.connector.tap.layers, self.connector.appended)
+        with torch.autocast(self.device.type, enabled=False):
+            if self.cache is not None and self.training:
+                return self.cache.read(self.reader, told, self.device)
+            return self.reader.read(told, self.connector.tap.layers, self.connector.appended)
+
+    def see(self, pictures: list[np.ndarray]) -> list[tuple[Tensor, Grid]]:
+        """What the reader sees of pictures (see Reader), in its own precision too."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.reader.see(pictures)
 
     def references(self, prompts: list[Document]) -> list[Tensor | None]:
         """Latents (C, h, w) of the picture that each prompt is to change; None where there is none."""
@@ -164,7 +174,7 @@ class ExternalModel(nn.Module):
         latents, references = self.encode(pictures), self.references(prompts)
         embedding = None
         if self.regresses:
-            embedding = self.connector.regression(hidden, self.reader.see(pictures)).sum()
+            embedding = self.connector.regression(hidden, self.see(pictures)).sum()
         total, each, times = cond.new_zeros((), dtype=torch.float32), [], []
         for rows in alike([(a.shape, None if b is None else b.shape) for a, b in zip(latents, references)]):
             # A prompt that was read once is drawn from at several noise levels.

@@ -58,6 +58,7 @@ class VlmReader(nn.Module):
             return {name: found[name].to(self._device) for name in ("input_ids", "attention_mask")}
         if turns[-1].role == "assistant" and not turns[-1].parts:
             turns.pop()
+        turns = turns or [Turn("user", ())]  # templates need somebody to answer
         begun = turns[-1].role == "assistant"
         try:
             found = self.processor.apply_chat_template(
