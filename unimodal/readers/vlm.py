@@ -7,12 +7,14 @@ batch is exactly its singles.  Such a model has no way to ask for a picture; in 
 
 from collections.abc import Iterator
 from functools import lru_cache
+from inspect import signature
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
@@ -155,13 +157,21 @@ class VlmReader(nn.Module):
 
     @torch.no_grad()
     def see(self, pictures: list[np.ndarray]) -> list[tuple[Tensor, Grid]]:
-        """See Reader; the last hidden states of each picture's tokens, read alone."""
-        found = []
+        """See Reader; the image encoder's features, at the width at which the language model is given them."""
+        encode = getattr(self.model, "get_image_features", None)
+        if encode is None:
+            raise UserError(
+                f"{type(self.model).__name__} does not say what its image encoder sees. Use another "
+                "connector than prefilled."
+            )
+        taken, found = signature(encode).parameters, []
         for picture in pictures:
             inputs = self.inputs(Document((Turn("user", (Picture(picture),)),)))
-            hidden = self._through(inputs, [self.layers])[:, 0]
-            tokens = hidden[inputs["input_ids"][0] == self.model.config.image_token_id]
-            found.append((tokens, self._grid(inputs, len(tokens))))
+            shown = {name: value for name, value in inputs.items() if name in taken}
+            features = torch.cat(
+                [rearrange(cut, "... e -> (...) e") for cut in encode(**shown).pooler_output]
+            )
+            found.append((features, self._grid(inputs, len(features))))
         return found
 
     def _grid(self, inputs: dict[str, Tensor], count: int) -> Grid:
