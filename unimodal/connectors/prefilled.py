@@ -1,9 +1,9 @@
 """Positions behind the prompt that say what the picture will look like to the reader (Nexus-Gen, SEED-X).
 
 All of them stand behind the prompt before anything is known of the picture, and regress to the embeddings
-that the reader's image encoder has of the true picture (Zhang et al. 2025, Nexus-Gen: half squared error, half
-cosine distance).  What they say is the denoiser's condition, in training as in sampling, so that both see the
-same.
+that the reader's image encoder has of the true picture (Zhang et al. 2025, Nexus-Gen: half squared error,
+half cosine distance).  What they say is the denoiser's condition, in training as in sampling, so that both
+see the same.
 """
 
 import torch

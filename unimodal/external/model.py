@@ -6,6 +6,7 @@ Training is flow matching on the codec's latents; only connector and denoiser le
 channels, h w latent grid.
 """
 
+import hashlib
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unimodal.adapters.base import hashed
 from unimodal.connectors import load_connector
 from unimodal.connectors.connector import Ends
 from unimodal.data.document import Document, drop
@@ -87,15 +89,23 @@ class ExternalModel(nn.Module):
     def keep_conditions(self, folder: Path) -> None:
         """In training, read every prompt once and keep what the reader made of it in a folder.
 
-        Raises UserError for a connector that appends positions: what is read of them changes as it learns.
+        Raises UserError for a connector that learns positions which it appends: what is read of them changes.
         """
-        if self.connector.appended is not None:
-            raise UserError(
-                f"model.cache: the connector {self.config.connector.kind} puts positions of its own behind "
-                "the prompt; what the reader makes of them changes as they learn. Use hidden or qformer, or "
-                "no cache."
-            )
-        self.cache = ConditionCache(folder, self.config.reader.sha256, self.connector.tap.layers)
+        sha256, appended = self.config.reader.sha256, self.connector.appended
+        if appended is not None:
+            nothing = torch.zeros(1, 1, self.reader.width, device=self.device)
+            if appended.make(nothing, nothing[..., 0] == 0).requires_grad:
+                raise UserError(
+                    f"model.cache: the connector {self.config.connector.kind} puts positions of its own "
+                    "behind the prompt; what the reader makes of them changes as they learn. Use hidden or "
+                    "qformer, queries that are not learned, model.trained=[denoiser], or no cache."
+                )
+            learned = {name for name, weight in self.connector.named_parameters() if weight.requires_grad}
+            weights = self.connector.state_dict().items()
+            still = hashed((name, weight.cpu()) for name, weight in weights if name not in learned)
+            asked = f"{sha256} {self.config.connector.model_dump_json()} {still}"
+            sha256 = hashlib.sha256(asked.encode()).hexdigest()
+        self.cache = ConditionCache(folder, sha256, self.connector.tap.layers)
 
     def configure(self, config: ExternalConfig) -> None:
         """Take other settings, not other parts.  Raises UserError for a picture size that does not fit."""
@@ -133,7 +143,7 @@ class ExternalModel(nn.Module):
         told = prompts if self.config.reader_sees else [drop(prompt, "image") for prompt in prompts]
         with torch.autocast(self.device.type, enabled=False):
             if self.cache is not None and self.training:
-                return self.cache.read(self.reader, told, self.device)
+                return self.cache.read(self.reader, told, self.device, self.connector.appended)
             return self.reader.read(told, self.connector.tap.layers, self.connector.appended)
 
     def see(self, pictures: list[np.ndarray]) -> list[tuple[Tensor, Grid]]:

@@ -157,7 +157,7 @@ class VlmReader(nn.Module):
 
     @torch.no_grad()
     def see(self, pictures: list[np.ndarray]) -> list[tuple[Tensor, Grid]]:
-        """See Reader; the image encoder's features, at the width at which the language model is given them."""
+        """See Reader; the image encoder's features, as the language model is given them."""
         encode = getattr(self.model, "get_image_features", None)
         if encode is None:
             raise UserError(
@@ -168,9 +168,8 @@ class VlmReader(nn.Module):
         for picture in pictures:
             inputs = self.inputs(Document((Turn("user", (Picture(picture),)),)))
             shown = {name: value for name, value in inputs.items() if name in taken}
-            features = torch.cat(
-                [rearrange(cut, "... e -> (...) e") for cut in encode(**shown).pooler_output]
-            )
+            cuts = encode(**shown).pooler_output
+            features = torch.cat([rearrange(cut, "... e -> (...) e") for cut in cuts])
             found.append((features, self._grid(inputs, len(features))))
         return found
 
