@@ -1,7 +1,5 @@
 """Models of transformers as readers, against transformers run by hand on the same prompts."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from PIL import Image as PILImage
 import unimodal
 from tests.documents import picture
 from tests.external.make import DIT
-from tests.readers.checkpoints import FAMILIES, NEEDS_TORCHVISION, make
+from tests.readers.checkpoints import FAMILIES, NEEDS, make
 from unimodal.connectors.connector import Appended
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.errors import UserError
@@ -24,8 +22,8 @@ from unimodal.readers.vlm import load_vlm
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request, tmp_path_factory):
     """A saved checkpoint of each family."""
-    if request.param in NEEDS_TORCHVISION and not importlib.util.find_spec("torchvision"):
-        pytest.skip("its processor needs torchvision")
+    for package in NEEDS.get(request.param, ()):
+        pytest.importorskip(package)
     folder = tmp_path_factory.mktemp(request.param)
     make(request.param, folder)
     return folder

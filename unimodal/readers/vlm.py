@@ -24,6 +24,7 @@ from unimodal.data.document import Image as Picture
 from unimodal.errors import UserError
 from unimodal.generation.converse import Event, Piece, Settings
 from unimodal.model.config import Writing
+from unimodal.readers.processor import LOCAL, load_processor
 from unimodal.readers.reader import Draw
 from unimodal.sequence.spans import Grid
 
@@ -233,12 +234,12 @@ def load_vlm(folder: Path) -> VlmReader:
 
     Raises UserError if it is none that transformers can read here.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        processor = load_processor(folder)
         model = AutoModelForImageTextToText.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="auto"
+            folder, use_safetensors=True, dtype="auto", **LOCAL
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
