@@ -10,12 +10,15 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
+from tests.documents import tokenizer
+from tests.external.make import external
 from tests.models import tiny
 from unimodal.attention.door import make_plan
 from unimodal.cli import app
 from unimodal.errors import UserError
 from unimodal.evaluation.rows import mask_errors
 from unimodal.evaluation.run import evaluate
+from unimodal.readers.tokens import TokensReader
 from unimodal.sequence.mask import Marks
 
 LEVEL = 200  # of the square that has to come
@@ -141,6 +144,27 @@ def test_bits_of_plain_text_are_those_of_the_model(tmp_path):
             total += cross_entropy(inner.logits(hidden[0]), ids[1:], reduction="sum").item()
     assert score.value == pytest.approx(total / log(2) / sum(map(len, texts)), rel=1e-4)
     assert score.n == 2
+
+
+def test_plain_text_of_an_external_model_is_its_readers(tmp_path, capsys):
+    """One of transformers says no probability, and one without a language model says nothing."""
+    texts = ["a red circle", "two blue squares left of it"]
+    write(tmp_path, [({"text": text}, {"kind": "text/plain"}) for text in texts])
+    found = evaluate(external(), suite="rows", data=tmp_path, n=8).scores
+    assert found == evaluate(tiny(), suite="rows", data=tmp_path, n=8).scores
+    foreign, silent = external(), external("hidden", reader=TokensReader(tokenizer()), reference="vae_seq")
+    foreign.model.reader.model = torch.nn.Identity()
+    for model in (foreign, silent):
+        capsys.readouterr()
+        assert not evaluate(model, suite="rows", data=tmp_path, n=8).scores
+        assert "text/plain (2 rows)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_model_without_words_is_judged_by_its_edits(data, capsys):
+    model = external("hidden", reader=TokensReader(tokenizer()), reference="vae_seq")
+    scores = evaluate(model, suite="rows", data=data, n=1).scores
+    assert scores and all(name.startswith("edit/") for name in scores)
+    assert "vqa/nlvr (6 rows), text/gsm8k (6 rows)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_is_missing_is_told(tmp_path):

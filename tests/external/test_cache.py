@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.documents import picture
-from tests.external.make import external_model
+from tests.external.make import CONNECTORS, external_model
 from tests.external.test_model import batch
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.errors import UserError
@@ -35,6 +35,71 @@ def test_a_cached_run_has_the_losses_of_an_uncached_one(tmp_path, connector):
         for a, b in zip(plain.connector.parameters(), cached.connector.parameters()):
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4)
     assert cached.cache.read_anew == len(asked)
+
+
+@pytest.mark.parametrize("connector", ["queries", "prefilled"])
+def test_what_is_read_of_positions_that_do_not_learn_is_kept_too(tmp_path, connector):
+    """Under hashes of their own: neither another connector's nor another reader's are taken for them."""
+    plain, cached, other = (sealed(external_model(connector, seed)).train() for seed in (0, 0, 1))
+    asked, drawn = batch(6)
+    with pytest.raises(UserError, match="changes as they learn"):
+        cached.keep_conditions(tmp_path)
+    for model in (plain, cached, other):
+        model.connector.requires_grad_(False)
+        model.reader = plain.reader
+    cached.keep_conditions(tmp_path)
+    for epoch in range(2):
+        first, second = (m(asked, drawn, torch.Generator().manual_seed(epoch)) for m in (plain, cached))
+        torch.testing.assert_close(first.image_each, second.image_each, rtol=1e-4, atol=1e-5)
+        if first.embedding is not None:
+            torch.testing.assert_close(first.embedding, second.embedding, rtol=1e-4, atol=1e-5)
+    assert cached.cache.read_anew == len(asked)
+    cached.cache.flush()
+    again = sealed(external_model(connector)).train()
+    again.connector.requires_grad_(False)
+    again.keep_conditions(tmp_path)
+    other.keep_conditions(tmp_path)
+    assert (len(again.cache), len(other.cache)) == (6, 0)
+
+
+def test_conditions_of_fixed_queries_are_kept_while_the_rest_learns(tmp_path, monkeypatch):
+    fixed = CONNECTORS["queries"] | {"learned": False}
+    monkeypatch.setitem(CONNECTORS, "queries", fixed | {"residual": True})
+    residual = sealed(external_model()).train()
+    monkeypatch.setitem(CONNECTORS, "queries", fixed)
+    plain, cached = (sealed(external_model()).train() for _ in range(2))
+    with pytest.raises(UserError, match="changes as they learn"):
+        residual.keep_conditions(tmp_path)
+    cached.keep_conditions(tmp_path)
+    folder, (asked, drawn) = cached.cache.folder, batch(4)
+    first, second = (m(asked, drawn, torch.Generator().manual_seed(0)) for m in (plain, cached))
+    torch.testing.assert_close(first.image, second.image, rtol=1e-5, atol=1e-5)
+    second.image.backward()
+    with torch.no_grad():
+        for weight in cached.connector.parameters():
+            weight.sub_(0.01 * weight.grad)
+    cached.keep_conditions(tmp_path)
+    assert cached.cache.folder == folder
+
+
+@pytest.mark.parametrize("connector", CONNECTORS)
+def test_the_reader_reads_in_its_own_precision_whatever_training_computes_in(tmp_path, connector):
+    plain, (asked, drawn) = sealed(external_model(connector)).train(), batch(6)
+    before, _ = plain.read(asked)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden, _ = plain.read(asked)
+        seen = plain.see(drawn)
+    torch.testing.assert_close(hidden, before, rtol=1e-6, atol=1e-6)
+    for (got, _), (expected, _) in zip(seen, plain.see(drawn)):
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+    if plain.connector.appended is not None:
+        return
+    cached = sealed(external_model(connector)).train()
+    cached.keep_conditions(tmp_path)
+    with torch.autocast("cpu", torch.bfloat16):
+        first, second = (m(asked, drawn, torch.Generator().manual_seed(0)) for m in (plain, cached))
+    assert plain.denoiser.head.weight.dtype == torch.float32 and first.image.isfinite()
+    torch.testing.assert_close(first.image_each, second.image_each, rtol=1e-3, atol=1e-3)
 
 
 def test_another_run_reads_nothing_anew_and_another_reader_everything(tmp_path):

@@ -9,8 +9,11 @@ from tests.external.make import CONNECTORS, config, external_model
 from tests.models import tiny_model
 from unimodal.connectors import CONNECTORS as KNOWN
 from unimodal.data.document import Document, Image, Text, Turn, drop
+from unimodal.data.rows import parse_row
+from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.process import FLOW, velocity
 from unimodal.errors import UserError
+from unimodal.external.draw import draw
 from unimodal.external.model import ExternalModel, alike
 from unimodal.external.prompts import as_prompt, prompts, reference
 from unimodal.images.codec import PixelPatches
@@ -128,6 +131,22 @@ def test_prompts_are_the_conversation_before_each_drawn_picture():
             assert reference(prompt) is (last[-1] if last else None)
             assert not drop(prompt, "both").images
             assert as_prompt(prompt, plans=True).turns == prompt.turns or prompt.images
+
+
+@pytest.mark.parametrize("said", ["<image>", "a plan of it <image>", "<image><image>"])
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_a_row_that_begins_with_what_it_draws_trains_and_is_drawn(said, reference):
+    """Its prompt is a user who says nothing, as that of a row which lost what it says."""
+    shown = [picture(np.random.default_rng(n)) for n in range(said.count("<image>"))]
+    row = {"messages": [{"role": "assistant", "content": said}], "images": shown}
+    for connector in CONNECTORS:
+        model = external_model(connector, reference=reference)
+        asked, drawn = zip(*prompts(parse_row(row, "here"), model.config.plans))
+        assert asked[0].turns == (Turn("user", ()),)
+        assert model(list(asked), list(drawn), torch.Generator().manual_seed(0)).image.isfinite()
+        begun = Document((Turn("assistant", ()),))
+        guidance, noise = Guidance(2.0), [torch.Generator().manual_seed(0)]
+        assert draw(model, [begun], (8, 8), noise, guidance)[0].shape == (8, 8, 3)
 
 
 def test_parts_that_do_not_go_together_are_refused():

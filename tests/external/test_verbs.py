@@ -11,10 +11,11 @@ from PIL import Image as PILImage
 import unimodal
 from tests.documents import picture, tokenizer
 from tests.external.make import CONNECTORS, external, external_model, save_beside_reader
-from tests.models import assert_alike, edits_of_two_sizes, tiny
+from tests.models import assert_alike, edits_of_two_sizes, tiny, tiny_model
+from unimodal.adapters.base import fingerprint
 from unimodal.errors import UserError
 from unimodal.evaluation.run import evaluate
-from unimodal.external.folder import load_external, save_external
+from unimodal.external.folder import load_external, noted, save_external
 from unimodal.external.model import ExternalModel
 from unimodal.generation.verbs import Drawing, Picture
 from unimodal.model.folder import save_model
@@ -154,6 +155,30 @@ def test_a_reader_with_other_weights_is_refused(saved):
     save_model(folder / "reader", external_model(seed=5).reader.model, tokenizer())
     with pytest.raises(UserError, match="has other weights"):
         unimodal.load(folder / "model")
+
+
+@pytest.mark.parametrize("kind", ["unimodal", "transformers"])
+def test_all_that_a_reader_reads_by_is_part_of_its_hash(tmp_path, kind):
+    """A template, a processor or a tokenizer that was edited makes other conditions of the same prompt."""
+    names = ["config.json", "tokenizer.json", "tokenizer_config.json"]
+    if kind == "transformers":
+        names += ["chat_template.jinja", "processor_config.json", "preprocessor_config.json", "vocab.json"]
+    save_model(tmp_path, tiny_model(), tokenizer())
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "README.md").write_text("of no matter")
+
+    def found():
+        return noted(kind, str(tmp_path))[0].sha256
+
+    hashes, weights = [found()], fingerprint(tmp_path)
+    for name in names:
+        with (tmp_path / name).open("a") as file:
+            file.write(" ")
+        hashes.append(found())
+    (tmp_path / "README.md").write_text("still of none")
+    assert found() == hashes[-1] and len(set(hashes)) == len(names) + 1
+    assert fingerprint(tmp_path) == weights  # an adapter's base is its weights
 
 
 def test_a_broken_config_is_a_sentence(saved):

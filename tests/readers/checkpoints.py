@@ -1,11 +1,13 @@
 """Tiny image-text-to-text checkpoints in transformers' own format, with random weights that all matter."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from transformers import AutoTokenizer
+from transformers.video_processing_utils import BaseVideoProcessor
 
 from tests.pretrained.checkpoints import save_tokenizer
 
@@ -32,13 +34,8 @@ TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+NEEDS = {"smolvlm": ("torchvision", "num2words")}  # packages, by family
 FAMILIES = ("llava", "idefics3", "gemma3", "qwen2_5_vl", "qwen3_vl", "smolvlm", "llava_onevision")
-NEEDS_TORCHVISION = (
-    "qwen2_5_vl",
-    "qwen3_vl",
-    "smolvlm",
-    "llava_onevision",
-)  # for their videos
 
 
 def make(family: str, folder: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -53,6 +50,18 @@ def make(family: str, folder: Path, dtype: torch.dtype = torch.float32) -> None:
             weight.normal_(centre, 0.2, generator=generator)
     model.to(dtype).eval().save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def _with_videos(kind: type, pictures: Any, tokenizer: Any, videos: str, settings: dict, **more: Any) -> Any:
+    """A processor with its part for videos, which without torchvision is only written down."""
+    if find_spec("torchvision"):
+        return kind(pictures, tokenizer, getattr(transformers, videos)(**settings), **more)
+    written = {"video_processor": type(videos, (BaseVideoProcessor,), {})(**settings).to_dict()}
+    parts = {
+        "get_attributes": classmethod(lambda cls: ["image_processor", "tokenizer"]),
+        "to_dict": lambda self: kind.to_dict(self) | written,
+    }
+    return type(kind.__name__, (kind,), parts)(pictures, tokenizer, **more)
 
 
 def _text(tokenizer: Any, **more: Any) -> dict[str, Any]:
@@ -133,7 +142,7 @@ def _qwen2_5_vl(tokenizer):
         {"mrope_section": [1, 1, 2]},
         {"window_size": 32, "fullatt_block_indexes": [1]},
         transformers.Qwen2_5_VLConfig,
-        (transformers.Qwen2_5_VLProcessor, transformers.Qwen2VLVideoProcessor),
+        (transformers.Qwen2_5_VLProcessor, "Qwen2VLVideoProcessor"),
         transformers.Qwen2_5_VLForConditionalGeneration,
     )
 
@@ -145,7 +154,7 @@ def _qwen3_vl(tokenizer):
         {"mrope_section": [2, 1, 1], "mrope_interleaved": True},
         {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
         transformers.Qwen3VLConfig,
-        (transformers.Qwen3VLProcessor, transformers.Qwen3VLVideoProcessor),
+        (transformers.Qwen3VLProcessor, "Qwen3VLVideoProcessor"),
         transformers.Qwen3VLForConditionalGeneration,
     )
 
@@ -175,13 +184,10 @@ def _qwen(tokenizer, rope, tower, config_class, processors, model_class):
     )
     sizes = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
     edges = {"size": {"shortest_edge": 256, "longest_edge": 4096}}
-    both, of_videos = processors
-    processor = both(
-        transformers.Qwen2VLImageProcessor(**sizes, **edges),
-        tokenizer,
-        of_videos(**sizes, **edges),
-        chat_template=TEMPLATE.replace("MARK", "<|vision_start|><|image_pad|><|vision_end|>"),
-    )
+    both, videos = processors
+    pictures = transformers.Qwen2VLImageProcessorPil(**sizes, **edges)
+    template = TEMPLATE.replace("MARK", "<|vision_start|><|image_pad|><|vision_end|>")
+    processor = _with_videos(both, pictures, tokenizer, videos, sizes | edges, chat_template=template)
     return model_class(config), processor
 
 
@@ -215,12 +221,16 @@ def _llava_onevision(tokenizer):
         image_grid_pinpoints=[[32, 32]],
     )
     size = {"size": {"height": 32, "width": 32}}
-    processor = transformers.LlavaOnevisionProcessor(
-        transformers.LlavaOnevisionImageProcessor(**size, image_grid_pinpoints=[[32, 32]]),
+    pictures = transformers.LlavaOnevisionImageProcessorPil(**size, image_grid_pinpoints=[[32, 32]])
+    template = TEMPLATE.replace("MARK", "<image>")
+    processor = _with_videos(
+        transformers.LlavaOnevisionProcessor,
+        pictures,
         tokenizer,
-        transformers.LlavaOnevisionVideoProcessor(**size),
+        "LlavaOnevisionVideoProcessor",
+        size,
+        chat_template=template,
         num_image_tokens=16,
         vision_feature_select_strategy="full",
-        chat_template=TEMPLATE.replace("MARK", "<image>"),
     )
     return transformers.LlavaOnevisionForConditionalGeneration(config), processor

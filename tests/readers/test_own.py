@@ -5,11 +5,16 @@ import pytest
 import torch
 
 from tests.documents import picture, tokenizer
+from tests.images.towers import make_tower
 from tests.models import tiny_model
 from unimodal.connectors.connector import Appended
 from unimodal.data.document import Document, Image, Text, Turn
-from unimodal.generation.context import read_documents, read_tokens
+from unimodal.generation.context import read_documents, read_tokens, side_by_side
+from unimodal.images.vision import load_tower
+from unimodal.model.config import Vision
+from unimodal.model.unified import UnifiedModel
 from unimodal.readers.own import OwnReader
+from unimodal.sequence.layout import layout
 
 
 def reader(**changes):
@@ -119,3 +124,21 @@ def test_it_sees_each_picture_by_itself():
         assert embeddings.shape == (grid[0] * grid[1], 32)
         torch.testing.assert_close(embeddings, read.see([one])[0][0], atol=1e-5, rtol=1e-4)
     assert not torch.allclose(seen[0][0], seen[2][0])
+    shown = Document((Turn("user", (Image(pictures[1]), Text("two"))),))
+    sequence = layout(shown, tokenizer(), read.model.path, read.multiple, open_turn=True)
+    ids, _, _, *read_by = side_by_side(read.model, [sequence])
+    embeds, is_image = read.model.embedded(ids, *read_by)
+    torch.testing.assert_close(embeds[is_image], seen[1][0])  # as the decoder is given it
+
+
+def test_with_a_vision_tower_it_sees_the_towers_features(tmp_path):
+    """Against transformers' own model on pictures of the size that it sees."""
+    network = make_tower("siglip", tmp_path).eval()
+    tower, plain = load_tower(tmp_path), tiny_model()
+    config = plain.config.model_copy(update={"vision": Vision(hidden_size=tower.width, grid=tower.grid)})
+    read = OwnReader(UnifiedModel(config, plain.codec, tower), tokenizer())
+    shown = picture(np.random.default_rng(1), tower.side, tower.side)
+    ((seen, grid),) = read.see([shown])
+    normalised = (torch.tensor(shown).permute(2, 0, 1) / 255 - tower.mean) / tower.std
+    torch.testing.assert_close(seen, network(normalised[None]).last_hidden_state[0], atol=1e-5, rtol=1e-4)
+    assert grid == tower.grid and read.seen == seen.shape[-1]

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -10,15 +11,19 @@ import yaml
 
 import unimodal
 from tests.documents import tokenizer
+from tests.external.make import CONNECTORS as EXTERNALS
 from tests.models import tiny_model
 from unimodal.commands.recipes import RECIPES
+from unimodal.data.document import Document, Text, Turn
 from unimodal.errors import UserError
+from unimodal.external.folder import save_external
 from unimodal.external.model import ExternalModel
 from unimodal.external.prompts import plan_of
 from unimodal.images.codec import PixelPatches
 from unimodal.model.config import Writing
 from unimodal.model.folder import save_model
 from unimodal.training.config import load_recipe
+from unimodal.training.external import PARTS
 from unimodal.training.loop import train
 
 QUERIES = {"kind": "queries", "options": {"count": 4, "width": 16, "depth": 1, "heads": 2}}
@@ -91,7 +96,7 @@ def test_resume_equals_straight_on(recipe, tmp_path):
 def test_a_reader_that_changed_cannot_be_resumed_on(recipe, tmp_path):
     train(recipe("train.steps=2"))
     save_model(tmp_path / "reader", tiny_model(7, PixelPatches(16), image_size=64), tokenizer())
-    with pytest.raises(UserError, match="has other weights than when"):
+    with pytest.raises(UserError, match=r"has other weights, or .* than when"):
         train(recipe("train.resume=auto"))
 
 
@@ -124,6 +129,51 @@ def test_first_the_connector_and_then_the_denoiser_too(recipe, tmp_path):
     for part in ("connector", "denoiser"):
         before, after = getattr(second, part).parameters(), getattr(third, part).parameters()
         assert not all(map(torch.equal, before, after))
+
+
+@pytest.mark.parametrize("connector", ["queries", "hidden", "qformer", "prefilled"])
+def test_a_bridged_connector_begins_at_the_statistics_that_the_denoiser_was_trained_under(
+    recipe, tmp_path, connector
+):
+    """Divided by the old connector's sizes, channel by channel, a condition is of unit size everywhere."""
+    before = recipe()
+    trained = before.model.build(before).module
+    sizes = torch.linspace(0.2, 5.0, 16)
+    with torch.no_grad():
+        trained.connector.norm.weight.copy_(sizes)
+    save_external(tmp_path / "trained", trained)
+    options = EXTERNALS[connector] if connector != "queries" else QUERIES["options"]
+    said = recipe(denoiser_from=str(tmp_path / "trained"), connector={"kind": connector, "options": options})
+    bridged = said.model.build(said).module
+    assert torch.equal(bridged.connector.norm.weight, sizes)
+    words = ("a red circle", "two", "make it green")
+    prompts = [Document((Turn("user", (Text(one),)),)) for one in words]
+    for model in (trained, bridged):
+        cond, mask = model.connector(*model.read(prompts))
+        unit = (cond / sizes)[mask].square().mean(-1)
+        torch.testing.assert_close(unit, torch.ones_like(unit), atol=1e-3, rtol=1e-3)
+    old, new = (m.connector(*m.read(prompts))[0].detach().std((0, 1)) for m in (trained, bridged))
+    assert torch.corrcoef(torch.stack([old, new]))[0, 1] > 0.5
+
+
+def test_null_takes_a_part_back(recipe, tmp_path):
+    """So that one recipe trains the connector first, and by overrides both halves."""
+    first = train(recipe("train.steps=1"))
+    taken = [f"model.{part}=null" for part in ("reader", "codec", "connector", "denoiser")]
+    both = recipe(f"model.init_from={first}", *taken)
+    assert both.model.build(both).module.config.connector.options == QUERIES["options"]
+    with pytest.raises(UserError, match=r"model\.batch_size"):
+        recipe("model.batch_size=null")
+
+
+def test_the_second_stage_that_a_shipped_recipe_names_can_be_read():
+    """The overrides in its head, with nothing left of the parts that init_from brings."""
+    file = RECIPES / "external" / "sd3.yaml"
+    head = " ".join(line.lstrip("# ") for line in file.read_text().splitlines() if line.startswith("#"))
+    command = re.search(r"then +unimodal train recipes/external/sd3\.yaml ((?:\w+\.\w+=\S+ )+)", head)
+    section = load_recipe(file, command.group(1).split()).model
+    assert section.init_from == "runs/external-sd3/model" and not section.model_fields_set & set(PARTS)
+    assert set(section.trained) == {"connector", "denoiser"}
 
 
 def test_a_denoiser_with_its_own_text_encoder_is_pretrained_and_bridged(recipe, tmp_path):
@@ -325,14 +375,13 @@ def test_a_transformer_of_diffusers_is_bridged_and_saved(recipe, tmp_path):
     shape |= {"num_attention_heads": 2, "caption_projection_dim": 16, "joint_attention_dim": 12}
     pretrained = SD3Transformer2DModel(**shape, pooled_projection_dim=8, in_channels=768, out_channels=768)
     pretrained.save_pretrained(tmp_path / "sd3")
-    bridge = recipe(
-        "train.steps=1",
-        denoiser={"kind": "sd3"},
-        denoiser_from=str(tmp_path / "sd3"),
-        reference="vlm",
-        trained=["connector"],
-    )
-    folder = train(bridge)
+    parts = {"denoiser": {"kind": "sd3"}, "denoiser_from": str(tmp_path / "sd3"), "trained": ["connector"]}
+    blind = recipe(**parts, reference="vae_channel")
+    with pytest.raises(UserError, match=r"they begin at zero, and with .* would stay so"):
+        blind.model.build(blind)
+    both = recipe(**parts | {"trained": ["connector", "denoiser"]}, reference="vae_channel")
+    assert both.model.build(both).module.denoiser.transformer.pos_embed.proj.weight.requires_grad
+    folder = train(recipe("train.steps=1", **parts, reference="vlm"))
     shutil.rmtree(tmp_path / "sd3")
     loaded = unimodal.load(folder)
     kept, first = loaded.model.denoiser.transformer.state_dict(), pretrained.state_dict()

@@ -1,8 +1,9 @@
 """Positions behind the prompt that say what the picture will look like to the reader (Nexus-Gen, SEED-X).
 
 All of them stand behind the prompt before anything is known of the picture, and regress to the embeddings
-that the reader itself has of the true picture (Zhang et al. 2025, Nexus-Gen: half squared error, half cosine
-distance).  What they say is the denoiser's condition, in training as in sampling, so that both see the same.
+that the reader's image encoder has of the true picture (Zhang et al. 2025, Nexus-Gen: half squared error,
+half cosine distance).  What they say is the denoiser's condition, in training as in sampling, so that both
+see the same.
 """
 
 import torch
@@ -54,7 +55,7 @@ class Prefilled(nn.Module):
     def regression(self, hidden: Tensor, seen: list[tuple[Tensor, Grid]]) -> Tensor:
         """How far each row's positions are from the embeddings of its picture: (B,), 0 if they say them.
 
-        seen  for each row, the reader's embeddings (P, E) of the true picture and their grid
+        seen  for each row, the image encoder's embeddings (P, E) of the true picture and their grid
         """
         said = self.head(self.tap(hidden)).float()  # (B, N, E)
         truth = torch.stack([self.averaged(*one) for one in seen]).to(said)

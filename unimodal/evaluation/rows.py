@@ -21,8 +21,11 @@ from unimodal.evaluation.emoji import Example, read_examples
 from unimodal.evaluation.report import Case
 from unimodal.evaluation.scores import Score, average, ratio, share
 from unimodal.evaluation.shapes import ANSWER_TOKENS, BATCH, plain, psnr
+from unimodal.external.model import ExternalModel
+from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
+from unimodal.sequence.tokenizer import Tokenizer
 
 SPLITS = ("val", "train")
 WORKED_TOKENS = 400  # of a sum that is worked out in words
@@ -36,6 +39,9 @@ def judge_rows(
     model: Any, data: Path | None, split: str, n: int, seed: int, tick: Callable[[int, int], None]
 ) -> tuple[dict[str, Score], list[Case], dict[str, int]]:
     """Scores and cases of `n` rows of every kind, and how many rows there are of kinds not judged.
+
+    A model without a language model is judged by its edits alone, and plain text asks for a decoder of this
+    toolkit.
 
     data  the folder that `unimodal data make tiles`, `nlvr`, `gsm8k` or `plain` wrote
     tick  told (kinds done, kinds in all)
@@ -52,7 +58,8 @@ def judge_rows(
     left: dict[str, int] = {}
     for k, (kind, some) in enumerate(found.items()):
         judge = judges.get(kind) or judges.get(kind.split("/")[0])
-        if judge is None:
+        mute = judge is not _edits and not getattr(model, "writes", True)
+        if judge is None or mute or (judge is _texts and _decoder(model) is None):
             left[kind] = len(some)
         else:
             chosen = Random(f"rows/{seed}/{kind}").sample(some, min(n, len(some)))
@@ -137,13 +144,21 @@ def _sums(model: Any, data: Path, kind: str, some: list[Example], seed: int) -> 
     return {kind: share(case.right for case in cases)}, cases
 
 
+def _decoder(model: Any) -> tuple[UnifiedModel, Tokenizer] | None:
+    """What says how probable a text is: the model, or an external one's reader if that is of this toolkit."""
+    inner, tokenizer = model.model, model.tokenizer
+    if isinstance(inner, ExternalModel):
+        inner, tokenizer = getattr(inner.reader, "model", None), getattr(inner.reader, "tokenizer", None)
+    return (inner, tokenizer) if isinstance(inner, UnifiedModel) else None
+
+
 @torch.inference_mode()
 def _texts(model: Any, data: Path, kind: str, some: list[Example], seed: int) -> Found:
     """Cross-entropy of a row, its end included, over the characters of all rows."""
-    inner, bits, characters = model.model, [], []
+    (inner, tokenizer), bits, characters = _decoder(model), [], []
     for row, _ in some:
         document = parse_row(row, str(data))
-        sequence = layout(document, model.tokenizer, inner.path, inner.multiple)
+        sequence = layout(document, tokenizer, inner.path, inner.multiple)
         nats = inner(pack_sequences([sequence]), torch.Generator(inner.device)).text.item()
         bits.append(nats / log(2))
         characters.append(len(row["text"]))

@@ -113,7 +113,7 @@ def _rows(model: Any, data: Path | None, split: str, n: int, seed: int, progress
     )
     if left:
         kinds = ", ".join(f"{kind} ({count} rows)" for kind, count in left.items())
-        progress.console.print(f"not judged, since only eyes can tell: {kinds}")
+        progress.console.print(f"not judged, since nothing here can tell: {kinds}")
     return scores, cases
 
 

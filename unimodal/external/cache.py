@@ -2,10 +2,10 @@
 
     FOLDER/READER-LAYERS/shard-....safetensors    hidden states (T, K, D), by a hash of what the prompt says
 
-The reader's weights are part of the folder's name and a prompt's words and pixels are its key, so a row that
-changed, a reader that changed or another tapped layer is another entry, and nothing is ever stale.  A dropped
-condition makes another prompt.  The reader reads in its own precision, whatever training computes in.  Shards
-are written whole and renamed; several processes may share a folder.
+All that the reader reads by (its weights, tokenizer, template and processor) is hashed in the folder's name,
+and a prompt's words and pixels are its key, so a row that changed, a reader that changed or another tapped
+layer is another entry, and nothing is ever stale.  A dropped condition makes another prompt.  Shards are
+written whole and renamed; several processes may share a folder.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from unimodal.connectors.connector import Appended
 from unimodal.data.document import Document, Text
 from unimodal.errors import UserError
 from unimodal.readers.reader import Reader
@@ -30,7 +31,7 @@ class ConditionCache:
     """Reads prompts with a reader, each of them once.
 
     folder  is made if it is not there
-    sha256  of the reader's weights
+    sha256  of all that the reader reads by, and of what is appended to every prompt
     layers  that are tapped
 
     Raises UserError if a shard is damaged or nothing can be written.
@@ -58,8 +59,15 @@ class ConditionCache:
         opened = safe_open(path, framework="pt")
         self._shard_of |= dict.fromkeys(opened.keys(), opened)
 
-    def read(self, reader: Reader, prompts: list[Document], device: torch.device) -> tuple[Tensor, Tensor]:
-        """As `reader.read(prompts, layers)`, with the positions that are real at the start of each row."""
+    def read(
+        self,
+        reader: Reader,
+        prompts: list[Document],
+        device: torch.device,
+        appended: Appended | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `reader.read(prompts, layers, appended)`, with the positions that are real at the start of each
+        row.  What is appended must always be the same, and part of the hash."""
         keys = [key_of(prompt) for prompt in prompts]
         missing = {
             key: prompt
@@ -67,8 +75,7 @@ class ConditionCache:
             if key not in self._waiting and key not in self._shard_of
         }
         if missing:
-            with torch.autocast(device.type, enabled=False):
-                hidden, mask = reader.read(list(missing.values()), self.layers)
+            hidden, mask = reader.read(list(missing.values()), self.layers, appended)
             for key, states, real in zip(missing, hidden, mask):
                 self._waiting[key] = states[real].cpu().clone()
             self.read_anew += len(missing)

@@ -18,12 +18,12 @@ ReaderKind = Literal["unimodal", "transformers", "tokens"]
 
 
 class ReaderNote(Strict):
-    """Which reader: a model that is not saved with this one, but named, and known by its weights.
+    """Which reader: a model that is not saved with this one, but named, and known by a hash.
 
     kind    one of `unimodal.readers.READERS`
     name    a shipped model, a folder, or a hub id, as the recipe gave it
     nearby  that folder as seen from this model's; None for a shipped model and one of the hub
-    sha256  of its weights, see `unimodal.adapters.base.fingerprint`; of `tokens`, of the tokenizer
+    sha256  of all that it reads by, see `unimodal.external.folder`; of `tokens`, of the tokenizer
     """
 
     kind: ReaderKind = "unimodal"

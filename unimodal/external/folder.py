@@ -3,9 +3,10 @@
     config.json  model.safetensors (connector and denoiser)  codec/
 
 The reader was not changed, so it is not saved again: the folder says its name, where it was, and a hash of
-its weights, and a reader with other weights is refused.
+all that it reads by, its weights as well as its tokenizer, and a reader that is another now is refused.
 """
 
+import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,33 @@ from unimodal.readers import open_reader
 from unimodal.readers.tokens import tokens_fingerprint
 
 FINDERS = {"unimodal": find_model, "transformers": find_checkpoint, "tokens": find_model}
-FINGERPRINTS = {"unimodal": fingerprint, "transformers": fingerprint, "tokens": tokens_fingerprint}
+# What a reader reads by beside its weights: shape, tokenizer, chat template, and what prepares pictures.
+READ_BY = (
+    "config.json",
+    "*token*.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+    "*processor*.json",
+)
+
+
+def reader_fingerprint(folder: Path) -> str:
+    """SHA-256 of all that hidden states depend on: the weights of a folder, and the files of READ_BY."""
+    digest = hashlib.sha256(fingerprint(folder).encode())
+    files = {file for name in READ_BY for at in (name, f"*/{name}") for file in folder.glob(at)}
+    for file in sorted(file for file in files if file.is_file()):
+        content = file.read_bytes()
+        digest.update(f"\n{file.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+FINGERPRINTS = {
+    "unimodal": reader_fingerprint,
+    "transformers": reader_fingerprint,
+    "tokens": tokens_fingerprint,
+}
 
 
 def noted(kind: str, name: str) -> tuple[ReaderNote, Path]:
@@ -35,7 +62,7 @@ def noted(kind: str, name: str) -> tuple[ReaderNote, Path]:
 
 
 def find_reader(note: ReaderNote, model: Path) -> Path:
-    """The folder of a saved model's reader; UserError if it is not to be found, or has other weights now."""
+    """The folder of a saved model's reader; UserError if it is not to be found, or is another now."""
     places = [model / note.nearby] if note.nearby else []
     # What was a folder is not asked of the hub, where another model may have its name.
     with suppress(UserError):  # told below, with the model's name
@@ -47,8 +74,9 @@ def find_reader(note: ReaderNote, model: Path) -> Path:
             return place
     if there:
         raise UserError(
-            f"{model} was trained with the reader {note.name} (weights {note.sha256[:12]}), but {there[0]} "
-            "has other weights. Bring the old ones back, or train a connector for these."
+            f"{model} was trained with the reader {note.name} (hash {note.sha256[:12]}), but {there[0]} has "
+            "other weights, or reads by another tokenizer, template or processor. Bring the old ones back, "
+            "or train a connector for these."
         )
     raise UserError(
         f"{model} needs its reader {note.name}, which is not here: expected it at "
@@ -77,7 +105,7 @@ def save_external(folder: Path, model: ExternalModel, dtype: torch.dtype = torch
 def load_external(folder: Path, device: torch.device | str = "cpu") -> ExternalModel:
     """Read what `save_external` wrote, and its reader, ready for inference.
 
-    Raises UserError if the folder is no external model, misses a part, or its reader has other weights.
+    Raises UserError if the folder is no external model, misses a part, or its reader is another now.
     """
     config = ExternalConfig.load(folder)
     reader_folder = find_reader(config.reader, folder)

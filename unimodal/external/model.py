@@ -6,6 +6,7 @@ Training is flow matching on the codec's latents; only connector and denoiser le
 channels, h w latent grid.
 """
 
+import hashlib
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unimodal.adapters.base import hashed
 from unimodal.connectors import load_connector
 from unimodal.connectors.connector import Ends
 from unimodal.data.document import Document, drop
@@ -30,6 +32,7 @@ from unimodal.external.prompts import reference
 from unimodal.images.codec import Codec
 from unimodal.images.signal import to_signal
 from unimodal.readers.reader import Reader
+from unimodal.sequence.spans import Grid
 
 
 @dataclass(slots=True)
@@ -86,15 +89,23 @@ class ExternalModel(nn.Module):
     def keep_conditions(self, folder: Path) -> None:
         """In training, read every prompt once and keep what the reader made of it in a folder.
 
-        Raises UserError for a connector that appends positions: what is read of them changes as it learns.
+        Raises UserError for a connector that learns positions which it appends: what is read of them changes.
         """
-        if self.connector.appended is not None:
-            raise UserError(
-                f"model.cache: the connector {self.config.connector.kind} puts positions of its own behind "
-                "the prompt; what the reader makes of them changes as they learn. Use hidden or qformer, or "
-                "no cache."
-            )
-        self.cache = ConditionCache(folder, self.config.reader.sha256, self.connector.tap.layers)
+        sha256, appended = self.config.reader.sha256, self.connector.appended
+        if appended is not None:
+            nothing = torch.zeros(1, 1, self.reader.width, device=self.device)
+            if appended.make(nothing, nothing[..., 0] == 0).requires_grad:
+                raise UserError(
+                    f"model.cache: the connector {self.config.connector.kind} puts positions of its own "
+                    "behind the prompt; what the reader makes of them changes as they learn. Use hidden or "
+                    "qformer, queries that are not learned, model.trained=[denoiser], or no cache."
+                )
+            learned = {name for name, weight in self.connector.named_parameters() if weight.requires_grad}
+            weights = self.connector.state_dict().items()
+            still = hashed((name, weight.cpu()) for name, weight in weights if name not in learned)
+            asked = f"{sha256} {self.config.connector.model_dump_json()} {still}"
+            sha256 = hashlib.sha256(asked.encode()).hexdigest()
+        self.cache = ConditionCache(folder, sha256, self.connector.tap.layers)
 
     def configure(self, config: ExternalConfig) -> None:
         """Take other settings, not other parts.  Raises UserError for a picture size that does not fit."""
@@ -125,11 +136,20 @@ class ExternalModel(nn.Module):
     # ---- what is told ---------------------------------------------------------------------------
 
     def read(self, prompts: list[Document]) -> tuple[Tensor, Tensor]:
-        """What the reader makes of prompts: hidden states (B, T, K, D) and mask (B, T) for the connector."""
+        """What the reader makes of prompts: hidden states (B, T, K, D) and mask (B, T) for the connector.
+
+        In its own precision, whatever training computes in, so that kept conditions are those of now.
+        """
         told = prompts if self.config.reader_sees else [drop(prompt, "image") for prompt in prompts]
-        if self.cache is not None and self.training:
-            return self.cache.read(self.reader, told, self.device)
-        return self.reader.read(told, self.connector.tap.layers, self.connector.appended)
+        with torch.autocast(self.device.type, enabled=False):
+            if self.cache is not None and self.training:
+                return self.cache.read(self.reader, told, self.device, self.connector.appended)
+            return self.reader.read(told, self.connector.tap.layers, self.connector.appended)
+
+    def see(self, pictures: list[np.ndarray]) -> list[tuple[Tensor, Grid]]:
+        """What the reader sees of pictures (see Reader), in its own precision too."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.reader.see(pictures)
 
     def references(self, prompts: list[Document]) -> list[Tensor | None]:
         """Latents (C, h, w) of the picture that each prompt is to change; None where there is none."""
@@ -164,7 +184,7 @@ class ExternalModel(nn.Module):
         latents, references = self.encode(pictures), self.references(prompts)
         embedding = None
         if self.regresses:
-            embedding = self.connector.regression(hidden, self.reader.see(pictures)).sum()
+            embedding = self.connector.regression(hidden, self.see(pictures)).sum()
         total, each, times = cond.new_zeros((), dtype=torch.float32), [], []
         for rows in alike([(a.shape, None if b is None else b.shape) for a, b in zip(latents, references)]):
             # A prompt that was read once is drawn from at several noise levels.

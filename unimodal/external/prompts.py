@@ -41,15 +41,15 @@ def plan_of(prompt: Document) -> str:
 
 
 def _told(prompt: Document, plans: bool) -> Document:
-    """The prompt, without its plan unless that is part of it."""
-    if plans or not plan_of(prompt):
-        return prompt
-    *before, last = prompt.turns
-    parts = list(last.parts)
-    while parts and isinstance(parts[-1], Text):
-        parts.pop()
-    begun = (replace(last, parts=tuple(parts)),) if parts else ()
-    return replace(prompt, turns=(*before, *begun))
+    """The prompt, without its plan unless that is part of it; one that says nothing is a silent user's."""
+    if not plans and plan_of(prompt):
+        *before, last = prompt.turns
+        parts = list(last.parts)
+        while parts and isinstance(parts[-1], Text):
+            parts.pop()
+        begun = (replace(last, parts=tuple(parts)),) if parts else ()
+        prompt = replace(prompt, turns=(*before, *begun))
+    return prompt if prompt.turns else replace(prompt, turns=(Turn("user", ()),))
 
 
 def reference(prompt: Document) -> np.ndarray | None:

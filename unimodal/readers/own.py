@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unimodal.attention.door import make_plan
 from unimodal.connectors.connector import Appended
-from unimodal.data.document import Document, Image, Turn
+from unimodal.data.document import Document
 from unimodal.generation.context import side_by_side
 from unimodal.generation.converse import Converser, Event, Settings
 from unimodal.model.folder import load_model
@@ -34,7 +34,8 @@ class OwnReader(nn.Module):
         super().__init__()
         self.model, self.tokenizer = model.requires_grad_(False).eval(), tokenizer
         self.layers, self.width = model.config.num_hidden_layers, model.config.hidden_size
-        self.seen, self.multiple = model.config.hidden_size, model.multiple
+        self.seen = model.tower.width if model.tower is not None else self.width
+        self.multiple = model.multiple
         self.writing = model.config.writing
 
     def read(
@@ -102,17 +103,11 @@ class OwnReader(nn.Module):
 
     @torch.no_grad()
     def see(self, pictures: list[np.ndarray]) -> list[tuple[Tensor, Grid]]:
-        """See Reader; the last hidden states of each picture's positions, read alone."""
-        shown = [Document((Turn("user", (Image(picture),)),)) for picture in pictures]
-        sequences = [self._laid_out(document) for document in shown]
-        ids, position, marks, *seen = side_by_side(self.model, sequences)
-        embeds, is_image = self.model.embedded(ids, *seen)
-        embeds = self.model.places(embeds, position, is_image)
-        hidden = self._through(embeds, position, marks, is_image, [self.layers])[:, :, 0]
-        spans = [sequence.images[0] for sequence in sequences]
-        return [
-            (hidden[row, span.start : span.start + span.length], span.grid) for row, span in enumerate(spans)
-        ]
+        """See Reader; its vision tower's features, or without one how the decoder embeds the latents."""
+        if self.model.tower is not None:
+            return [(features, self.model.tower.grid) for features in self.model.tower(pictures)]
+        grids = [tuple(side // self.multiple for side in picture.shape[:2]) for picture in pictures]
+        return list(zip(map(self.model.path.embed_clean, self.model.encode(pictures)), grids))
 
     def converse(
         self, documents: list[Document], settings: Settings, seeds: list[int], side: int, draw: Draw

@@ -55,7 +55,7 @@ class Reader(Protocol):
         ...
 
     def see(self, pictures: list[np.ndarray]) -> list[tuple[Tensor, Grid]]:
-        """Embeddings (P, E) and grid of each uint8 (H, W, 3) picture, without gradients."""
+        """The image encoder's embeddings (P, E) and grid of each uint8 (H, W, 3) picture; no gradients."""
         ...
 
     def converse(

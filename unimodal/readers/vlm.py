@@ -7,12 +7,14 @@ batch is exactly its singles.  Such a model has no way to ask for a picture; in 
 
 from collections.abc import Iterator
 from functools import lru_cache
+from inspect import signature
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ from unimodal.data.document import Image as Picture
 from unimodal.errors import UserError
 from unimodal.generation.converse import Event, Piece, Settings
 from unimodal.model.config import Writing
+from unimodal.readers.processor import LOCAL, load_processor
 from unimodal.readers.reader import Draw
 from unimodal.sequence.spans import Grid
 
@@ -58,6 +61,7 @@ class VlmReader(nn.Module):
             return {name: found[name].to(self._device) for name in ("input_ids", "attention_mask")}
         if turns[-1].role == "assistant" and not turns[-1].parts:
             turns.pop()
+        turns = turns or [Turn("user", ())]  # templates need somebody to answer
         begun = turns[-1].role == "assistant"
         try:
             found = self.processor.apply_chat_template(
@@ -154,13 +158,20 @@ class VlmReader(nn.Module):
 
     @torch.no_grad()
     def see(self, pictures: list[np.ndarray]) -> list[tuple[Tensor, Grid]]:
-        """See Reader; the last hidden states of each picture's tokens, read alone."""
-        found = []
+        """See Reader; the image encoder's features, as the language model is given them."""
+        encode = getattr(self.model, "get_image_features", None)
+        if encode is None:
+            raise UserError(
+                f"{type(self.model).__name__} does not say what its image encoder sees. Use another "
+                "connector than prefilled."
+            )
+        taken, found = signature(encode).parameters, []
         for picture in pictures:
             inputs = self.inputs(Document((Turn("user", (Picture(picture),)),)))
-            hidden = self._through(inputs, [self.layers])[:, 0]
-            tokens = hidden[inputs["input_ids"][0] == self.model.config.image_token_id]
-            found.append((tokens, self._grid(inputs, len(tokens))))
+            shown = {name: value for name, value in inputs.items() if name in taken}
+            cuts = encode(**shown).pooler_output
+            features = torch.cat([rearrange(cut, "... e -> (...) e") for cut in cuts])
+            found.append((features, self._grid(inputs, len(features))))
         return found
 
     def _grid(self, inputs: dict[str, Tensor], count: int) -> Grid:
@@ -223,12 +234,12 @@ def load_vlm(folder: Path) -> VlmReader:
 
     Raises UserError if it is none that transformers can read here.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        processor = load_processor(folder)
         model = AutoModelForImageTextToText.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="auto"
+            folder, use_safetensors=True, dtype="auto", **LOCAL
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(

@@ -1,10 +1,10 @@
 """The recipe section of an external model: reader, connector and denoiser, and which of them is trained."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unimodal.adapters.section import Settings
 from unimodal.errors import UserError
@@ -42,7 +42,10 @@ class ExternalLossWeights(Strict):
 
 
 class ExternalModelSection(Strict):
-    """An external model: its parts (see ExternalConfig), and what of them is trained."""
+    """An external model: its parts (see ExternalConfig), and what of them is trained.
+
+    A part that is null is as if it were not said.
+    """
 
     kind: Literal["external"]
     init_from: str | None = None  # an external model to go on from; its parts then are the parts
@@ -63,6 +66,14 @@ class ExternalModelSection(Strict):
     batch_size: int = Field(16, gt=0)  # pictures of a micro-batch
     loss: ExternalLossWeights = ExternalLossWeights()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_unset(cls, said: Any) -> Any:
+        """A recipe's parts can be taken back by an override, as init_from needs."""
+        if not isinstance(said, dict):
+            return said
+        return {key: value for key, value in said.items() if value is not None or key not in PARTS}
+
     def build(self, recipe: Recipe, checkpoint: Path | None = None) -> ExternalTrainee:
         """The model, its data and its losses.  Raises UserError if they do not go together."""
         mixture = mixture_of(recipe.data)
@@ -71,8 +82,9 @@ class ExternalModelSection(Strict):
             before = ExternalConfig.load(checkpoint / "model").reader
             if before.sha256 != model.config.reader.sha256:
                 raise UserError(
-                    f"model.reader: {model.config.reader.name} has other weights than when {checkpoint} was "
-                    "written. Bring the old ones back, or start anew with another output.dir."
+                    f"model.reader: {model.config.reader.name} has other weights, or another tokenizer, "
+                    f"template or processor, than when {checkpoint} was written. Bring the old ones back, or "
+                    "start anew with another output.dir."
                 )
         if not self.trained:
             raise UserError("model.trained is empty; name connector, denoiser or both.")
@@ -139,6 +151,12 @@ class ExternalModelSection(Strict):
                     f"model.denoiser_from: {folder} is of diffusers; expected model.denoiser.kind "
                     f"to be one of those, not {self.denoiser.kind}."
                 )
+            if model.config.latents == "vae_channel" and "denoiser" not in self.trained:
+                raise UserError(
+                    f"model.reference is vae_channel, but {folder} has no channels for a picture to edit: "
+                    "they begin at zero, and with model.trained=[connector] they would stay so. Train the "
+                    "denoiser too, or set model.reference=vlm."
+                )
             model.denoiser.take(folder)
             return
         other = load_external(_external(self.denoiser_from, "denoiser_from"))
@@ -154,6 +172,8 @@ class ExternalModelSection(Strict):
                 "codec as model.codec."
             )
         model.denoiser.load_state_dict(other.denoiser.state_dict())
+        # The size of each channel of the conditions that it was trained with.
+        model.connector.norm.load_state_dict(other.connector.norm.state_dict())
 
     def _begun(self) -> ExternalModel:
         """The model of init_from, with the settings that the recipe sets."""
