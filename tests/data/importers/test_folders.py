@@ -57,7 +57,7 @@ def test_splits_of_an_imagefolder(tmp_path, mapping):
     assert run(folder, split="test", mapping=mapping, image_root=folder / "train")[1] == [
         (exchange("blue", "<image>"), ["red"])
     ]
-    with pytest.raises(UserError, match="splits test, train.*--split test"):
+    with pytest.raises(UserError, match=r"splits test, train.*--split test"):
         run(folder)
     with pytest.raises(UserError, match=r"no split 'tests' \(did you mean 'test'\?\)"):
         run(folder, split="tests")
