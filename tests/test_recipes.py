@@ -28,7 +28,7 @@ ON_CPU = [name for name in FINETUNE if "/gpu/" not in name]
 ON_GPU = [name for name in FINETUNE if "/gpu/" in name]
 TASKS = ("t2i", "edit", "vqa", "text")
 # What a folder of rows holds, by a word of its name.
-KINDS = {"emoji": "t2i", "tiles": "edit", "nlvr": "vqa", "gsm8k": "text", "plain": "plain"}
+KINDS = {"emoji": "t2i", "tiles": "edit", "nlvr": "vqa", "gsm8k": "text", "plain": "plain", "chat": "text"}
 QUICK = ["train.steps=2", "train.logging_steps=1", "train.precision=fp32"]
 JUDGED = ["train.eval_steps=1", "data.eval_rows=2"]
 SMALL = ["data.workers=0", "train.threads=1", "train.warmup_steps=0"]
@@ -147,15 +147,52 @@ def test_a_header_says_what_is_asked_of_it(name: str) -> None:
     for word in ("command", "before", "hardware", "time", "memory", "expected"):
         assert any(line.startswith(f"#   {word}") for line in header), word
     assert all(len(line) <= 120 for line in header)
+    for word in ("time", "memory", "expected"):
+        said = said_of(word, header)
+        if name in ON_GPU:
+            assert said.startswith("estimated"), word
+        else:
+            assert said.startswith("not yet run") or re.search(r"\d", said), word
 
 
-@pytest.mark.parametrize("name", ON_CPU)
+def said_of(word: str, header: list[str]) -> str:
+    """What a header says under a word, its further lines included."""
+    found = re.search(
+        rf"^#   {word} +(.*?)(?=^# {{1,3}}\w|^#$|\Z)", "\n".join(header), re.DOTALL | re.MULTILINE
+    )
+    return " ".join(re.sub(r"^#", "", found[1], flags=re.MULTILINE).split())
+
+
+@pytest.mark.parametrize("name", ON_GPU)
+def test_an_estimated_time_follows_from_what_it_is_said_to(name: str) -> None:
+    """Hours are operations of all steps at the rate, and those of a step the sum of their parts."""
+    header, recipe = header_of(name), load_recipe(find_recipe(name))
+    pattern = r"([\d.]+) hours .*?(\d+) TFLOP a step x ([\d,]+) steps / (\d+) TFLOP/s"
+    hours, step, steps, rate = (
+        float(n.replace(",", "")) for n in re.search(pattern, said_of("time", header)).groups()
+    )
+    assert steps == recipe.train.steps
+    assert hours == pytest.approx(step * steps / rate / 3600, rel=0.02)
+    text = " ".join(line.lstrip("# ") for line in header)
+    parts = re.search(r"in TFLOP: (.*?)\.", text)[1]
+    assert sum(map(float, re.findall(r" (\d+)(?:,|$)", parts))) == step
+    packs = recipe.train.gradient_accumulation_steps
+    assert f"{packs} packs of {recipe.data.tokens:,} positions" in text
+    cost, weights = (4, 1409e6) if recipe.model.lora else (6, 440.4e6)  # those of Qwen3's layers
+    layers = float(re.search(r"layers (\d+)", parts)[1])
+    assert layers == pytest.approx(cost * weights * packs * recipe.data.tokens / 1e12, rel=0.03)
+
+
+@pytest.mark.parametrize("name", FINETUNE)
 def test_the_base_is_replayed_and_the_best_is_kept(name: str) -> None:
+    """Rows of another kind than those that are judged, or the base's own."""
     recipe = load_recipe(find_recipe(name))
     assert isinstance(recipe.model, UnifiedModelSection)
-    assert recipe.model.init_from == "shapes-base"
-    weights = {source.source: source.weight for source in recipe.data.sources}
-    assert 0 < weights["shapes"] < sum(source.weight for source in recipe.data.sources)
+    assert (recipe.model.init_from == "shapes-base") == (name in ON_CPU)
+    judged = {Path(source.path).parent.name.removesuffix("-val") for source in recipe.data.eval_sources}
+    replayed = [s for s in recipe.data.sources if s.source or Path(s.path).parent.name not in judged]
+    assert [s.source for s in replayed] == (["shapes"] if name in ON_CPU else [None])
+    assert 0 < replayed[0].weight < sum(source.weight for source in recipe.data.sources)
     assert recipe.train.load_best_model_at_end
     assert recipe.train.early_stopping_patience
     trained, held = ({s.path for s in group} for group in (recipe.data.sources, recipe.data.eval_sources))

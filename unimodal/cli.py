@@ -73,7 +73,7 @@ def train(
         from unimodal.training.dry_run import dry_run as forecast
         from unimodal.training.dry_run import print_forecast
 
-        print_forecast(forecast(settings), settings.train.steps)
+        print_forecast(forecast(settings))
         return
     from unimodal.training.loop import train
 

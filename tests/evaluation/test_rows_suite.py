@@ -110,6 +110,25 @@ def test_scores_are_those_of_the_known_errors(data, monkeypatch, share, outside,
     assert scores["text/gsm8k"].n == 6
 
 
+def test_statements_are_the_unit_and_the_majority_stands_beside(tmp_path):
+    """20 true statements of two pictures each, 10 false ones of one: always "yes" is the majority."""
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "p/a.png")
+    examples = []
+    for k in [*range(20), *range(30)]:
+        answer = "yes" if k < 20 else "no"
+        truth = {"kind": "vqa/nlvr", "answer": answer, "statement": f"There are {k}."}
+        examples.append((asked("<image>is this true?", answer, images=["p/a.png"]), truth))
+    write(tmp_path, examples)
+    scores = evaluate(Known(0, 0, "yes", ""), suite="rows", data=tmp_path, n=1000).scores
+    score = scores["vqa/nlvr"]
+    assert score == scores["vqa/nlvr_majority"]
+    assert (score.value, score.n) == (0.8, 50)
+    # The ratio of sums over 30 statements by the delta method: residuals 2 - 0.8 * 2 and 0 - 0.8.
+    deviation = np.sqrt(20 * 0.4**2 + 10 * 0.8**2) / 50
+    assert score.high - score.low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+
+
 def test_kinds_that_no_program_judges_are_named(data, capsys):
     model = Known(1.0, 0, "yes", "{}")
     model.order = range(6)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unimodal.evaluation.scores import average, mean_of, share
+from unimodal.evaluation.scores import average, mean_of, share, share_of_groups
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,31 @@ def test_all_right_is_not_certain():
     score = share([True] * 64)
     assert score.value == score.high == 1
     assert 0.93 < score.low < 0.95
+
+
+def test_a_share_of_two_groups_by_hand():
+    """Both drawn alike: 1/4 the first twice (3 of 3), 1/4 the second twice (0 of 1), else 3 of 4."""
+    score = share_of_groups([True, False, True, True], "abaa")
+    assert (score.value, score.low, score.high, score.n) == (0.75, 0, 1, 4)
+
+
+def test_judgements_that_agree_within_groups_count_once():
+    """40 groups of 4, each right or wrong as a whole: as sure as 40 judgements, not as 160."""
+    right = [group % 2 == 0 for group in range(40) for _ in range(4)]
+    score = share_of_groups(right, [group for group in range(40) for _ in range(4)])
+    half = 1.96 * np.sqrt(0.25 / 40)
+    assert (score.low, score.high) == (
+        pytest.approx(0.5 - half, abs=0.01),
+        pytest.approx(0.5 + half, abs=0.01),
+    )
+    alone = share_of_groups(right, range(160))
+    assert alone.high - alone.low == pytest.approx(half, abs=0.01)
+
+
+def test_groups_that_are_all_right_are_not_certain():
+    score = share_of_groups([True] * 60, [number // 6 for number in range(60)])
+    assert (score.value, score.n) == (1, 60)
+    assert score.low == share([True] * 10).low
 
 
 def test_average_covers_the_truth_about_as_often_as_it_says():
@@ -48,6 +73,6 @@ def test_mean_of_one_kind_is_that_kind():
 
 
 def test_no_judgement_is_no_score():
-    for function in (share, average, mean_of):
+    for function in (share, average, mean_of, lambda none: share_of_groups(none, none)):
         with pytest.raises(ValueError, match="no "):
             function([])

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from typer.testing import CliRunner
 
 from tests.adapters.make import base_folder
@@ -19,6 +21,9 @@ from unimodal.images.codec import PixelPatches
 from unimodal.training.allocations import counted
 from unimodal.training.config import load_recipe
 from unimodal.training.dry_run import dry_run
+from unimodal.training.loop import train
+from unimodal.training.run import Run
+from unimodal.training.signals import StopRequest
 
 CPU = torch.device("cpu")
 CLOSE = 0.15  # of the measured peak
@@ -112,6 +117,23 @@ def test_the_command_tells_and_writes_nothing(recipe: Path) -> None:
     assert not (recipe.parent / "run").exists()
 
 
+def test_operations_are_counted_as_steps(recipe: Path, tmp_path: Path) -> None:
+    """A step of the toy takes 780 operations: 2.5 rows, 52 numbers, 6 each.  Others count as in a run."""
+    found = dry_run(toy_recipe(tmp_path / "toy", steps=None, flops=1e5))
+    assert found.steps == 128
+    settings = ["train.steps=null", "train.flops=1e11"]
+    command = ["train", str(recipe), "--dry-run", *settings]
+    told = CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    with StopRequest() as stop:
+        run = Run(load_recipe(recipe, settings), Accelerator(), stop)
+        run.close()
+    assert run.recipe.train.steps > 1
+    assert run.budget in " ".join(told.split())
+    assert f"for {run.recipe.train.steps:,} steps;" in told
+    shown = run.recipe.train.steps * float(told.split("rows a step")[1].split()[0]) / 4 / 10
+    assert abs(float(told.split("each shown")[1].split()[0].replace(",", "")) - shown) < 0.1 + 0.01 * shown
+
+
 def test_an_adapter_trains_less_and_keeps_less(recipe: Path) -> None:
     thin, full = dry_run(load_recipe(recipe)), dry_run(load_recipe(recipe, ["model.lora=null"]))
     assert thin.trained < full.trained == full.trained + full.frozen
@@ -129,59 +151,97 @@ def test_recomputing_activations_keeps_less_of_them(recipe: Path) -> None:
 
 
 PROCESS = """
-import gc, sys
-from unimodal.training import loop, run
-from unimodal.training.config import load_recipe
-from unimodal.training.dry_run import dry_run
+import sys
+from unimodal.cli import app
 
-def resident(field):
-    return int(open("/proc/self/status").read().split(field + ":")[1].split()[0]) * 1024
-
-# Saving takes copies of its own; what is measured here is training.
-run.Run.save = run.Run.save_final_model = lambda self: None
-recipe = load_recipe(sys.argv[1], sys.argv[2:])
-told = dry_run(recipe).peak
-gc.collect()
-before = resident("VmRSS")
-loop.train(recipe)
-print("\\n", told, before, resident("VmHWM"))
+app(sys.argv[1:], standalone_mode=False)
+print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024)
 """
 
 
+def command(*arguments: str, folder: Path) -> str:
+    """What `unimodal` prints in a process of its own, and then the most that the process held."""
+    one = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESS, *arguments],
+        **{"capture_output": True, "text": True, "env": os.environ | one, "cwd": folder, "check": True},
+    )
+    return done.stdout
+
+
+def assert_the_peak_is_told(folder: Path, *arguments: str) -> dict[str, float]:
+    """A dry run tells the peak of the run as the system sees it; gives the parts, in bytes."""
+    told = command("train", *arguments, "--dry-run", folder=folder)
+    parts = {
+        name: 1e6 * float(n.replace(",", "")) for name, n in re.findall(r"memory, ([\w ]+?) +(\S+) MB", told)
+    }
+    measured = int(command("train", *arguments, folder=folder).split()[-1])
+    assert parts["at most"] == pytest.approx(measured, rel=CLOSE)
+    return parts
+
+
+ON_LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
+THREE_STEPS = ["train.steps=3", "train.save_steps=2", "train.threads=1"]
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        [],
-        ["train.gradient_accumulation_steps=2", "train.optimizer=muon", "train.gradient_checkpointing=true"],
-        ["model.lora={r: 16}"],
-    ],
-)
-def test_the_peak_is_what_a_process_takes(tmp_path: Path, overrides: list[str]) -> None:
+@ON_LINUX
+def test_the_peak_of_a_shipped_recipe_is_told(tmp_path: Path) -> None:
+    rows = ["data.sources=[{source: shapes}]"]  # those of the recipe are made by a command
+    assert_the_peak_is_told(tmp_path, "demo", *rows, *THREE_STEPS)
+    assert (tmp_path / "runs/demo/checkpoints/step-000002").is_dir()  # it did save
+
+
+def base(folder: Path, width: int = 512, layers: int = 8) -> str:
+    """A model so large that it, and not the process, is most of what is measured."""
     from tests.documents import tokenizer
     from unimodal.model.config import ModelConfig
     from unimodal.model.folder import save_model
     from unimodal.model.unified import UnifiedModel
 
-    shape = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 4, "image_size": 64}
-    heads = {"num_attention_heads": 6, "num_key_value_heads": 3, "vocab_size": 320}
-    model = UnifiedModel(ModelConfig(**shape, **heads), PixelPatches(16))
-    save_model(tmp_path / "base", model, tokenizer())
+    shape = {"hidden_size": width, "intermediate_size": 1360, "num_hidden_layers": layers, "image_size": 64}
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 320}
+    save_model(folder, UnifiedModel(ModelConfig(**shape, **heads), PixelPatches(16)), tokenizer())
+    return str(folder)
+
+
+def large(folder: Path) -> Path:
+    """A recipe of that model."""
     raw = {
-        "model": {"init_from": str(tmp_path / "base")},
-        "data": {"sources": [{"source": "shapes"}], "tokens": 2048, "workers": 0},
-        "train": {"steps": 3, "precision": "fp32", "threads": 1},
-        "output": {"dir": str(tmp_path / "run")},
+        "model": {"init_from": base(folder / "base")},
+        "data": {"sources": [{"source": "shapes"}], "tokens": 512, "workers": 0},
+        "train": {"steps": 3, "precision": "fp32"},
+        "output": {"dir": str(folder / "run"), "dtype": "float16"},
     }
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(raw))
-    # Large blocks go back to the system when they are freed, so that the process holds what is in use.
-    environment = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROCESS, str(file), *overrides],
-        **{"capture_output": True, "text": True, "env": os.environ | environment, "check": True},
-    )
-    told, before, highest = map(int, done.stdout.split()[-3:])
-    assert highest - before > 150e6  # or the process itself would be what is measured
-    assert told == pytest.approx(highest - before, rel=CLOSE)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(raw))
+    return folder / "recipe.yaml"
+
+
+SETTINGS = [
+    [],
+    ["train.gradient_accumulation_steps=2", "train.optimizer=muon", "train.gradient_checkpointing=true"],
+    ["model.lora={r: 16}", "data.tokens=1024"],
+]
+
+
+@pytest.mark.slow
+@ON_LINUX
+@pytest.mark.parametrize("overrides", SETTINGS)
+def test_the_peak_is_what_a_process_takes(tmp_path: Path, overrides: list[str]) -> None:
+    parts = assert_the_peak_is_told(tmp_path, str(large(tmp_path)), *overrides, *THREE_STEPS)
+    assert parts["at most"] > 1.7 * parts["process"]
+    saved = parts["gradients"] if "model.lora" in str(overrides) else parts["weights"]
+    assert parts["saving"] == pytest.approx(saved / 2, abs=0.1e6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("overrides", SETTINGS)
+def test_the_peak_is_what_an_accelerator_allocates(tmp_path: Path, overrides: list[str]) -> None:
+    recipe = load_recipe(large(tmp_path), [*overrides, "train.save_steps=2"])
+    told = dry_run(recipe)
+    gc.collect()
+    before = torch.cuda.memory_allocated()  # workspaces of libraries
+    torch.cuda.reset_peak_memory_stats()
+    train(recipe)
+    assert told.total == pytest.approx(torch.cuda.max_memory_allocated() - before, rel=CLOSE)

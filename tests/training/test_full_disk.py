@@ -6,6 +6,7 @@ to fail call by call.
 """
 
 import errno
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from unimodal.training.checkpoint import (
     save_checkpoint,
     whole_folder,
 )
+from unimodal.training.log import Log
 from unimodal.training.loop import train
 
 resource = pytest.importorskip("resource")
@@ -235,3 +237,66 @@ def test_the_final_model_that_does_not_fit_leaves_the_one_before(
     assert not [name for name in names(tmp_path) if "partial" in name]
     kept = load_file(find_checkpoint("auto", tmp_path) / "model" / "model.safetensors")
     assert not torch.equal(kept["head.weight"], before["head.weight"])
+
+
+# ---- what a run can do without, and what it needs from the start ------------------------------------
+
+
+def test_the_log_does_without_lines_that_do_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines before and after are whole, and it is said once."""
+    with Log(tmp_path, 9, 0, False, True) as log:
+        log.evaluation({"step": 1, "eval_loss": 2.0, "seconds": 1.0}, False)
+        with files_end_at((tmp_path / "log.jsonl").stat().st_size + 9):
+            for step in (2, 3):
+                log.evaluation({"step": step, "eval_loss": 2.0, "seconds": 2.0}, False)
+        with files_end_at(9):
+            log.go_back(1)
+        log.evaluation({"step": 4, "eval_loss": 2.0, "seconds": 3.0}, False)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 4]
+    assert names(tmp_path) == ["log.jsonl"]
+    assert capsys.readouterr().out.count("could not be written") == 1
+
+
+def test_training_goes_on_without_samples_and_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"steps": 4, "save_steps": 2, "sample_steps": 1}
+    straight, full = tmp_path / "straight", tmp_path / "full"
+    train(toy_recipe(straight, NOISY, **settings))
+
+    def no_room(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def half(sheet: object, file: Path) -> None:
+        file.write_bytes(b"half a picture")
+        no_room()
+
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr("unimodal.training.log.append_whole", no_room)
+        patch.setattr("PIL.Image.Image.save", half)
+        train(toy_recipe(full, NOISY, **settings))
+    said = capsys.readouterr().out
+    assert said.count("log.jsonl could not be written") == said.count("a sheet of samples could not") == 1
+    assert names(full / "samples") == []
+    assert_bit_for_bit(straight, full, 4)
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "log.jsonl.partial"])
+def test_what_cannot_be_begun_is_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    plain = Path.write_text
+
+    def limited(self: Path, text: str, **options: str) -> int:
+        if self.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return plain(self, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", limited)
+    with pytest.raises(UserError, match=r"could not be written.*No space left.*nothing was trained"):
+        train(toy_recipe(tmp_path / "run", NOISY, steps=2))
+    assert not (tmp_path / "run" / "checkpoints").exists()

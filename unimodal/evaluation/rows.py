@@ -19,7 +19,7 @@ from unimodal.data.rows import parse_row
 from unimodal.errors import UserError
 from unimodal.evaluation.emoji import Example, read_examples
 from unimodal.evaluation.report import Case
-from unimodal.evaluation.scores import Score, average, ratio, share
+from unimodal.evaluation.scores import Score, average, ratio, share, share_of_groups
 from unimodal.evaluation.shapes import ANSWER_TOKENS, BATCH, plain, psnr
 from unimodal.external.model import ExternalModel
 from unimodal.model.unified import UnifiedModel
@@ -129,8 +129,11 @@ def _answers(model: Any, data: Path, kind: str, some: list[Example], seed: int) 
             cases.append(Case(kind, plain(answer) == plain(truth["answer"]), ((picture, note),)))
     answers = [plain(truth["answer"]) for _, truth in some]
     commonest = Counter(answers).most_common(1)[0][0]
-    guess = share(answer == commonest for answer in answers)  # what always saying the same would get
-    return {kind: share(case.right for case in cases), f"{kind}_majority": guess}, cases
+    guess = [answer == commonest for answer in answers]  # what always saying the same would get
+    # Pictures of one statement are held out together, and are right or wrong together.
+    groups = [truth.get("statement", number) for number, (_, truth) in enumerate(some)]
+    right = [case.right for case in cases]
+    return {kind: share_of_groups(right, groups), f"{kind}_majority": share_of_groups(guess, groups)}, cases
 
 
 def _sums(model: Any, data: Path, kind: str, some: list[Example], seed: int) -> Found:

@@ -1,10 +1,10 @@
-"""Scores with 95 % intervals: shares, means of measured values, and means of kinds.
+"""Scores with 95 % intervals: shares, of groups too, means of measured values, and means of kinds.
 
 A score without its interval and count says nothing about the next run, so the three travel together.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -39,6 +39,27 @@ def share(right: Iterable[bool]) -> Score:
     centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     return Score(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n)
+
+
+def share_of_groups(right: Iterable[bool], groups: Iterable[Hashable]) -> Score:
+    """The share that is right where judgements come in groups, as pictures of one statement do.
+
+    Judgements of a group are not independent: the interval is a bootstrap over whole groups (fixed seed).
+    Where all judgements agree that has no width; then it is Wilson's for one judgement a group.
+    Raises ValueError for no judgements.
+    """
+    counts: dict[Hashable, list[int]] = {}
+    for one, group in zip(right, groups, strict=True):
+        rights_and_all = counts.setdefault(group, [0, 0])
+        rights_and_all[0] += bool(one)
+        rights_and_all[1] += 1
+    if not counts:
+        raise ValueError("a share of no judgements")
+    rights, sizes = zip(*counts.values())
+    n = sum(sizes)
+    if sum(rights) in (0, n):
+        return replace(share([sum(rights) > 0] * len(counts)), n=n)
+    return replace(ratio(rights, sizes), n=n)
 
 
 def average(values: Iterable[float]) -> Score:

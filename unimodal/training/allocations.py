@@ -4,11 +4,14 @@ On an accelerator PyTorch's allocator keeps the count.  On a CPU it keeps none, 
 says little of so short a time; there every tensor is counted for as long as its storage lives.
 """
 
+import re
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,6 +29,13 @@ class Held:
         """Count `size` bytes more."""
         self.live += size
         self.peak = max(self.peak, self.live)
+
+
+def resident() -> tuple[int, int]:
+    """Bytes that this process holds, and the most that it held so far; without Linux's /proc both are now."""
+    now, status = psutil.Process().memory_info().rss, Path("/proc/self/status")
+    most = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return now, int(most[1]) * 1024 if most else now
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """What a run will take, told before it begins: parameters, operations, memory by part, speed, rows.
 
 The forward and backward pass of one batch is made twice, to count what it allocates and to time it; no weight
-is changed and nothing is written.  What comes on top of it (optimizer state, averages) follows from shapes.
+is changed and nothing is written.  What comes on top of it (optimizer state, averages, copies while saving)
+follows from shapes.  On a CPU the process itself counts too: Python, PyTorch, the rows, and what the
+allocator keeps of freed tensors; so there the forecast goes on from what the system says that it held.
 """
 
 from dataclasses import dataclass
@@ -12,7 +14,8 @@ import torch
 from accelerate import Accelerator
 from torch.optim import AdamW, Optimizer
 
-from unimodal.training.allocations import counted
+from unimodal.training.allocations import counted, resident
+from unimodal.training.budget import within_budget
 from unimodal.training.config import Recipe
 from unimodal.training.held_out import check_metric
 from unimodal.training.muon import Muon
@@ -33,17 +36,21 @@ class Forecast:
     """What a run will take.  Memory is in bytes, on the device that trains.
 
     trained, frozen  numbers in parameters; `frozen` includes a codec that is not trained
+    steps, counted   optimizer steps, and how they were counted if the recipe gives operations instead
     flops            of an optimizer step, forward and backward without recomputation
     tokens, budget   positions used and computed in a step
     seconds          of a step, the optimizer's own time left out
     rate             floating point operations a second of a matrix product in the same precision
-    memory           by part; `activations` at the end of a forward pass
-    peak             the most at one time
+    memory           by part; `activations` at the end of a forward pass, `saving` while a checkpoint is saved
+    peak             the most of these parts at one time
+    total            the same with what the process takes beside them, if the device is the CPU
     data, machine    lines for a person about the rows, by name, and about the device
     """
 
     trained: int
     frozen: int
+    steps: int
+    counted: str | None
     flops: float
     tokens: float
     budget: float
@@ -51,6 +58,7 @@ class Forecast:
     rate: float
     memory: dict[str, int]
     peak: int
+    total: int
     data: dict[str, str]
     machine: str
 
@@ -62,12 +70,14 @@ class Forecast:
 
 def dry_run(recipe: Recipe) -> Forecast:
     """Everything about a run but the run.  Raises UserError for whatever the run itself would refuse."""
-    train = recipe.train
-    if train.threads is not None:
-        torch.set_num_threads(train.threads)
-    device = Accelerator(mixed_precision="no").device
-    seed_everything(train.seed)
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
+    accelerator = Accelerator(mixed_precision="no")
+    device = accelerator.device
+    seed_everything(recipe.train.seed)
     trainee: Trainee = recipe.model.build(recipe, None)
+    recipe, said = within_budget(recipe, trainee, accelerator.num_processes)
+    train = recipe.train
     if train.eval_steps:
         check_metric(trainee, train.metric_for_best_model)
     module = trainee.module.to(device).train()
@@ -95,6 +105,7 @@ def dry_run(recipe: Recipe) -> Forecast:
     if not more:
         module.zero_grad()
     (seconds,) = timed(lambda: run(largest).backward(), device, 1)
+    kept, most = resident()  # with the gradients
     module.zero_grad()
     synchronize(device)
 
@@ -106,21 +117,30 @@ def dry_run(recipe: Recipe) -> Forecast:
         "optimizer state": sum(map(_state_bytes, optimizers)),
         "averages": 0 if train.ema_decay is None else gradients,
         "activations": activations,
+        "saving": _saving_bytes(trainee, recipe.output.dtype, device),
     }
-    lasting = memory["weights"] + memory["optimizer state"] + memory["averages"]
-    step = gradients + max(map(_step_bytes, optimizers))
+    lasting = memory["optimizer state"] + memory["averages"]
+    step = max(map(_step_bytes, optimizers))
+    in_passes, after = memory["weights"] + pass_peak + gradients * more, memory["weights"] + gradients
+
+    def at_once(in_passes: int, after: int) -> int:
+        return lasting + max(in_passes, after + step, after - gradients + memory["saving"])
+
     micro = train.gradient_accumulation_steps
     numbers = sum(p.numel() for p in own.values())
     return Forecast(
         trained=numbers,
         frozen=sum(p.numel() for p in module.parameters()) - numbers,
+        steps=train.steps,
+        counted=said,
         flops=micro * sum(map(trainee.flops, packs)) / PACKS,
         tokens=micro * sum(pack.tokens for pack in packs) / PACKS,
         budget=micro * sum(pack.budget for pack in packs) / PACKS,
         seconds=micro * seconds,
         rate=precision.peak,
         memory=memory,
-        peak=lasting + max(pass_peak + gradients * more, step),
+        peak=at_once(in_passes, after),
+        total=at_once(most, kept) if device.type == "cpu" else at_once(in_passes, after),
         data=_about_data(trainee, recipe, packs),
         machine=f"{device.type}, {precision.reason}",
     )
@@ -144,6 +164,16 @@ def _step_bytes(optimizer: Optimizer) -> int:
     return ORTHOGONALISED * max(shapes.values())
 
 
+def _saving_bytes(trainee: Trainee, dtype: str, device: torch.device) -> int:
+    """Copies of what is saved in another type than it is trained in; the rest goes straight to the disk."""
+    if device.type != "cpu":
+        return 0  # they are made in the host's memory
+    module, wanted = trainee.module, getattr(torch, dtype)
+    adapter = getattr(trainee, "product", "model") == "adapter"
+    saved = trained(module).values() if adapter else module.parameters()
+    return sum(p.numel() * wanted.itemsize for p in saved if p.dtype != wanted)
+
+
 def _about_data(trainee: Trainee, recipe: Recipe, packs: list[Batch]) -> dict[str, str]:
     """Lines about the rows; those that only the trainee can tell come last."""
     counts = [trainee.count(pack) for pack in packs]
@@ -156,21 +186,23 @@ def _about_data(trainee: Trainee, recipe: Recipe, packs: list[Batch]) -> dict[st
     return found | (trainee.about_rows(recipe, packs) if hasattr(trainee, "about_rows") else {})
 
 
-def print_forecast(forecast: Forecast, steps: int) -> None:
-    """A line for everything, for `steps` optimizer steps."""
+def print_forecast(forecast: Forecast) -> None:
+    """A line for everything."""
     from rich.console import Console
 
     share = forecast.flops / forecast.seconds / forecast.rate
-    time = timedelta(seconds=round(forecast.seconds * steps))
+    time = timedelta(seconds=round(forecast.seconds * forecast.steps))
     rows = {
         "machine": forecast.machine,
         "parameters": f"{forecast.trained:,} trained, {forecast.frozen:,} frozen",
         "operations a step": f"{forecast.flops / 1e9:,.1f} GFLOP",
+        **({"steps": forecast.counted} if forecast.counted else {}),
         "positions a step": f"{forecast.tokens:,.0f} of {forecast.budget:,.0f}",
         **{f"memory, {part}": f"{size / 1e6:,.1f} MB" for part, size in forecast.memory.items()},
-        "memory, at most": f"{forecast.peak / 1e6:,.1f} MB, beside what Python and PyTorch take themselves",
+        "memory, process": f"{(forecast.total - forecast.peak) / 1e6:,.1f} MB beside them",
+        "memory, at most": f"{forecast.total / 1e6:,.1f} MB",
         "speed": f"{forecast.tokens_per_second:,.0f} positions/s, {share:.0%} of a matrix product's rate",
-        "time": f"{time} for {steps:,} steps; the optimizer's own, evaluations and saving come on top",
+        "time": f"{time} for {forecast.steps:,} steps; the optimizer, evaluations and saving come on top",
         **forecast.data,
     }
     console, width = Console(highlight=False, markup=False, soft_wrap=True), max(map(len, rows))

@@ -7,10 +7,13 @@
 
 Losses are those of all items since the last line; `loss_<name>_bins` are means over ten equal parts of
 [0, 1] (null where nothing fell); `seconds` is the time spent in the run, over all resumptions.
+A run does without what cannot be written here, as on a full disk: that is said once.
 """
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -38,9 +41,24 @@ def continue_log(path: Path, step: int) -> float:
                 kept.append(line + "\n")
                 seconds = entry["seconds"]
     fresh = path.with_name(path.name + ".partial")
-    fresh.write_text("".join(kept), encoding="utf-8")
-    os.replace(fresh, path)
+    try:
+        fresh.write_text("".join(kept), encoding="utf-8")
+        os.replace(fresh, path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
     return seconds
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Write at the end of a file, or raise OSError and leave it as it was."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        os.truncate(path, size)
+        raise
 
 
 def one_line(entry: dict[str, Any], to_go: float) -> str:
@@ -64,18 +82,22 @@ def _is_part(key: str) -> bool:
 
 
 class Log:
-    """The run's voice.  On ranks other than the first it says and writes nothing."""
+    """The run's voice.  On ranks other than the first it says and writes nothing.
+
+    Raises OSError if its files cannot be begun.
+    """
 
     def __init__(self, output: Path, steps: int, done: int, tensorboard: bool, main: bool) -> None:
         self.console = Console(quiet=not main)
         self.steps = steps
-        self._file = self._board = self._live = None
+        self._file: Path | None = None
+        self._board = self._live = None
+        self._unwritten: set[str] = set()
         self.earlier_seconds = 0.0
         if not main:
             return
-        path = output / "log.jsonl"
-        self.earlier_seconds = continue_log(path, done)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = output / "log.jsonl"
+        self.earlier_seconds = continue_log(self._file, done)
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -98,19 +120,26 @@ class Log:
     ) -> None:
         if self._live:
             self._live.stop()
-        if self._file:
-            self._file.close()
         if self._board:
-            self._board.close()
+            with self.spared("tensorboard"):
+                self._board.close()
+
+    @contextmanager
+    def spared(self, what: str) -> Iterator[None]:
+        """What is written in here the run can do without: that it could not be written is said once."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self._unwritten:
+                self._unwritten.add(what)
+                self.say(f"{what} could not be written ({error}). The run goes on without; make room for it.")
 
     def go_back(self, step: int) -> None:
         """Drop what was logged after a step: the run goes on from there once more."""
         if self._file is None:
             return
-        path = Path(self._file.name)
-        self._file.close()
-        continue_log(path, step)
-        self._file = path.open("a", encoding="utf-8")
+        with self.spared(self._file.name):
+            continue_log(self._file, step)
         self.tick(step)
 
     def say(self, message: str) -> None:
@@ -130,8 +159,7 @@ class Log:
         """A logged step, to the file, the display and tensorboard."""
         if self._file is None:
             return
-        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
-        self._file.flush()
+        self._to_file(entry)
         line = one_line(entry, to_go)
         if self._live:
             self._status.plain = line
@@ -143,14 +171,19 @@ class Log:
         """An evaluation on held-out rows, and whether it is the best so far."""
         if self._file is None:
             return
-        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
-        self._file.flush()
+        self._to_file(entry)
         losses = [f"{name} {value:.4f}" for name, value in entry.items() if name.startswith("eval_")]
         words = [f"step {entry['step']}/{self.steps}", *losses, *(["the best so far"] if better else [])]
         self.say(" · ".join(words))
         self._to_board(entry)
 
+    def _to_file(self, entry: dict[str, Any]) -> None:
+        line = json.dumps(entry, allow_nan=False) + "\n"
+        with self.spared(self._file.name):
+            append_whole(self._file, line)
+
     def _to_board(self, entry: dict[str, Any]) -> None:
-        for name, value in entry.items() if self._board else ():
-            if isinstance(value, float):
-                self._board.add_scalar(name, value, entry["step"])
+        with self.spared("tensorboard"):
+            for name, value in entry.items() if self._board else ():
+                if isinstance(value, float):
+                    self._board.add_scalar(name, value, entry["step"])

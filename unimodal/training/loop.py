@@ -170,7 +170,7 @@ def _steps(run: Run, log: Log) -> Path:
         with meter.pause():
             if train.sample_steps and (run.step % train.sample_steps == 0 or final):
                 if run.accelerator.is_main_process:
-                    run.draw_samples()
+                    run.draw_samples(log)
                 run.accelerator.wait_for_everyone()
             if run.step % train.save_steps == 0 or final or stopped or better or run.over:
                 run.save()
@@ -190,16 +190,11 @@ def train(recipe: Recipe) -> Path:
     # A batch of text alone leaves the image parts without gradients, hence unused parameters.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[parallel])
-    output = recipe.output.dir
     with StopRequest() as stop:
         run = Run(recipe, accelerator, stop)
         recipe = run.recipe  # its steps are counted now, if it gave operations
-        output.mkdir(parents=True, exist_ok=True)
-        main = accelerator.is_main_process
         try:
-            with Log(output, recipe.train.steps, run.step, recipe.output.tensorboard, main) as log:
-                if main:
-                    (output / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+            with _begun(run) as log:
                 _introduce(run, log)
                 last = _steps(run, log)
                 if run.step < recipe.train.steps and not run.over:
@@ -224,6 +219,22 @@ def train(recipe: Recipe) -> Path:
                 return run.output
         finally:
             run.close()
+
+
+def _begun(run: Run) -> Log:
+    """The folder of the run with its recipe and its log.  Raises UserError if they cannot be written."""
+    recipe, main = run.recipe, run.accelerator.is_main_process
+    output = recipe.output.dir
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if main:
+            (output / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        return Log(output, recipe.train.steps, run.step, recipe.output.tensorboard, main)
+    except OSError as error:
+        raise UserError(
+            f"output.dir {output} could not be written ({error}); nothing was trained. Make room there, or "
+            "give another output.dir."
+        ) from error
 
 
 def _introduce(run: Run, log: Log) -> None:

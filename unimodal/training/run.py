@@ -26,6 +26,7 @@ from unimodal.training.config import Recipe
 from unimodal.training.ema import Ema
 from unimodal.training.guard import Guard
 from unimodal.training.held_out import Best, check_metric
+from unimodal.training.log import Log
 from unimodal.training.optimizers import (
     build_optimizers,
     build_schedulers,
@@ -233,16 +234,21 @@ class Run:
                 ) from error
         self.accelerator.wait_for_everyone()
 
-    def draw_samples(self) -> None:
-        """A sheet of fixed-seed samples of the averaged weights."""
+    def draw_samples(self, log: Log) -> None:
+        """A sheet of fixed-seed samples of the averaged weights.  The run goes on if it cannot be written."""
         with self.averaged(), torch.no_grad():
             self.module.eval()
             sheet = self.trainee.samples(self.recipe.train.seed)
             self.module.train()
         if sheet is not None:
-            folder = self.recipe.output.dir / "samples"
-            folder.mkdir(parents=True, exist_ok=True)
-            sheet.save(folder / f"step-{self.step:06d}.png")
+            file = self.recipe.output.dir / "samples" / f"step-{self.step:06d}.png"
+            with log.spared("a sheet of samples"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    sheet.save(file)
+                except OSError:
+                    file.unlink(missing_ok=True)  # half of it
+                    raise
 
     def close(self) -> None:
         """End the data workers."""

@@ -37,7 +37,11 @@ def test_llava(tmp_path):
             "image": ["coco/2.png", "coco/1.png"],
             "conversations": [turn("human", "From <image> to <image>?"), turn("gpt", "Blue, then red.")],
         },
-        {"id": "c", "conversations": [turn("system", "Be brief."), turn("human", "Hi"), turn("gpt", "Hi!")]},
+        {
+            "id": "c",
+            "image": "",
+            "conversations": [turn("system", "Be brief."), turn("human", "Hi"), turn("gpt", "Hi!")],
+        },
     ]
     path = put(tmp_path / "llava.json", json.dumps(data, indent=2))
     report, rows = run(path)

@@ -18,6 +18,7 @@ from unimodal.data.importers import IMPORTERS, advice, recognise
 from unimodal.data.importers.convert import convert, print_report
 from unimodal.data.preview import sheet
 from unimodal.data.rows import parse_row, read_rows
+from unimodal.data.source import FileSource
 from unimodal.errors import UserError
 
 TALK = {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]}
@@ -56,6 +57,28 @@ def test_each_table_is_recognised_by_its_fields(tmp_path):
     assert recognise(tmp_path / "none") is None
     assert recognise(captioned(tmp_path / "in", red="a")) == "captions"
     assert recognise(put(tmp_path / "broken.json", "[{")) is None
+
+
+def test_rows_of_another_kind_are_refused_by_the_name_of_their_importer(tmp_path):
+    path = put(tmp_path / "llava.json", json.dumps([TALK]))
+    with pytest.raises(UserError, match=rf"ends in '\.json'.*convert {path} --from llava"):
+        FileSource(path)
+    lines = put_lines(tmp_path / "llava.jsonl", TALK)
+    with pytest.raises(UserError, match=rf"convert {lines} --from llava"):
+        parse_row(*reversed(FileSource(lines).row(0)))
+    with pytest.raises(UserError, match=r"rows\.jsonl:7: .*convert rows\.jsonl --from alpaca"):
+        parse_row(ALPACA, "rows.jsonl:7")
+
+
+@pytest.mark.parametrize(("name", "record"), [("llava", TALK), ("alpaca", ALPACA)])
+def test_checking_rows_of_another_kind_names_their_importer(tmp_path, name, record):
+    lines = put_lines(tmp_path / f"{name}.jsonl", record)
+    done = CliRunner().invoke(app, ["data", "check", str(lines)])
+    assert done.exit_code == 1
+    assert f"unimodal data convert {lines} --from {name} --out FOLDER" in done.output.replace("\n", "")
+    array = put(tmp_path / f"{name}.json", json.dumps([record]))
+    refused = CliRunner().invoke(app, ["data", "check", str(array)])
+    assert f"--from {name} --out FOLDER" in str(refused.exception)
 
 
 def test_what_fits_twice_or_not_at_all_is_refused(tmp_path):

@@ -1,5 +1,7 @@
 """Folders: ImageFolder's metadata, captions by stem, and controls; what has no partner is told."""
 
+import shutil
+
 import pytest
 
 from tests.data.importers.made import dropped, exchange, png, put, put_lines, run
@@ -11,6 +13,8 @@ def test_imagefolder(tmp_path):
     put(folder / "a.png", png("red"))
     put(folder / "deep/b.png", png("blue"))
     put(folder / "deep/nobody.png", png("grey"))
+    put(folder / "README.md", "# Pictures")
+    put(folder / ".gitattributes", "")
     put_lines(
         folder / "metadata.jsonl",
         {"file_name": "a.png", "text": "a red one", "source": "web"},
@@ -29,10 +33,36 @@ def test_imagefolder(tmp_path):
             "picture not found below the image root": 1,
             "no 'text'": 1,
             "picture that no line names": 1,
+            "other file that no line names": 1,
         }
         assert report.dropped["no 'text'"][1].startswith(f"{folder / 'metadata.jsonl'}:4: ")
         assert "nobody.png" in report.dropped["picture that no line names"][1]
         assert report.unused == {"source": 1}
+
+
+@pytest.mark.parametrize("mapping", [{}, {"file_name": "file", "text": "caption"}])
+def test_splits_of_an_imagefolder(tmp_path, mapping):
+    folder = tmp_path / "in"
+    named = {"file_name": "file_name", "text": "text"} | mapping
+    for split, colour in ("train", "red"), ("test", "blue"):
+        put(folder / split / "a.png", png(colour))
+        put(folder / split / f"{colour}.png", png("grey"))
+        line = {named["file_name"]: "a.png", named["text"]: colour}
+        put_lines(folder / split / "metadata.jsonl", line)
+    for split, colour in ("train", "red"), ("test", "blue"):
+        report, rows = run(folder, split=split, mapping=mapping)
+        assert report.importer == "imagefolder" and "/metadata.jsonl" in report.why
+        assert rows == [(exchange(colour, "<image>"), [colour])]
+        assert dropped(report) == {"picture that no line names": 1}
+    assert run(folder, split="test", mapping=mapping, image_root=folder / "train")[1] == [
+        (exchange("blue", "<image>"), ["red"])
+    ]
+    with pytest.raises(UserError, match=r"splits test, train.*--split test"):
+        run(folder)
+    with pytest.raises(UserError, match=r"no split 'tests' \(did you mean 'test'\?\)"):
+        run(folder, split="tests")
+    shutil.rmtree(folder / "train")
+    assert run(folder, mapping=mapping)[1] == [(exchange("blue", "<image>"), ["blue"])]
 
 
 def test_imagefolder_of_edits(tmp_path):
@@ -104,3 +134,19 @@ def test_controls(tmp_path, beside):
     assert run(folder)[1] == rows
     with pytest.raises(UserError, match="--map targets=FOLDER"):
         run(folder, "control", mapping={"targets": "none"})
+
+
+def test_every_file_of_controls_is_accounted_for(tmp_path):
+    folder = tmp_path / "in"
+    for stem in "12":
+        put(folder / f"conditions/{stem}.png", png("grey"))
+        put(folder / f"targets/{stem}.png", png("red"))
+        put(folder / f"captions/{stem}.txt", f"number {stem}")
+    put(folder / "targets/1.jpg", png("blue"))
+    put(folder / "targets/notes.json", "{}")
+    put(folder / "captions/2.json", "{}")
+    put(folder / "extra/9.png", png("grey"))
+    report, rows = run(folder)
+    assert rows == [(exchange("<image>number 2", "<image>"), ["grey", "red"])]
+    assert dropped(report) == {"two files of one stem": 1, "file of no stem's": 3}
+    assert "1.jpg and" in report.dropped["two files of one stem"][1]

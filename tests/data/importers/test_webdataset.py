@@ -76,13 +76,15 @@ def test_shards_of_edits_questions_and_conversations(tmp_path):
         b__png=png("grey"),
         b__json=json.dumps({"conversations": talk}).encode(),
     )
+    put(tmp_path / "in/index.json", "{}")
+    put(tmp_path / "in/deep/2.tar", b"")
     report, rows = run(tmp_path / "in")
     assert rows == [
         (exchange("<image>blue", "<image>"), ["red", "blue"]),
         (exchange("<image>colour?", "green"), ["green"]),
         (exchange("<image>?", "grey"), ["grey"]),
     ]
-    assert not report.dropped
+    assert dropped(report) == {"no tar file of the folder": 2}
 
 
 def test_captions_of_json_by_another_name(tmp_path):

@@ -9,7 +9,8 @@ from unimodal.data.importers.alpaca import ALPACA
 from unimodal.data.importers.bagel import BAGEL
 from unimodal.data.importers.columns import COLUMNS_EDIT, COLUMNS_T2I, COLUMNS_VQA
 from unimodal.data.importers.conversations import LLAVA, OPENAI, ROWS
-from unimodal.data.importers.folders import CAPTIONS, CONTROLS, IMAGEFOLDER
+from unimodal.data.importers.folders import CAPTIONS, CONTROLS
+from unimodal.data.importers.imagefolder import IMAGEFOLDER
 from unimodal.data.importers.importer import Importer, Look, Options, Record
 from unimodal.data.importers.webdataset import WEBDATASET
 from unimodal.errors import UserError, nearest

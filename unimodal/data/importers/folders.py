@@ -1,4 +1,4 @@
-"""Folders of pictures: with metadata.jsonl (ImageFolder), with a .txt beside each, or with a control each.
+"""Folders of pictures: with a .txt beside each, or with a control each.
 
 Paths in records are relative to the folder.  Hidden files are no data; every other file that gives no row is
 told.
@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from unimodal.data.importers.columns import FIELDS, any_rows, t2i_rows
+from unimodal.data.importers.columns import t2i_rows
 from unimodal.data.importers.importer import Drop, Importer, Look, Options, Record, make_row
-from unimodal.data.importers.tables import GLIMPSE, METADATA, PICTURES, Records, read_text, records
+from unimodal.data.importers.tables import GLIMPSE, PICTURES, Records, read_text
 from unimodal.errors import UserError
 
-NAME = "file_name"
 CONTROL = ("conditions", "targets", "captions")
 
 
@@ -42,52 +41,6 @@ def _caption(path: Path) -> str | Drop:
         return read_text(path).strip()
     except UserError as error:
         return Drop("caption not readable", str(error))
-
-
-# ImageFolder
-
-
-def _metadata(path: Path) -> Path | None:
-    """The one metadata file of a folder, or the file itself if it is one."""
-    if path.is_file():
-        return path if path.name in METADATA else None
-    found = [path / name for name in METADATA if (path / name).is_file()]
-    if len(found) > 1:
-        raise UserError(f"{path}: has {found[0].name} and {found[1].name}; name the one that is meant.")
-    return found[0] if found else None
-
-
-def read_imagefolder(path: Path, options: Options) -> Records:
-    """The lines of the metadata, then each picture that no line names."""
-    table = _metadata(path)
-    if table is None:
-        raise UserError(f"{path}: no {', '.join(METADATA)} in it; an ImageFolder has one. Mend the path.")
-    named: set[str] = set()
-    for where, record in records(table, options.split):
-        if isinstance(record, dict):
-            named |= {str(PurePosixPath(value)) for value in record.values() if isinstance(value, str)}
-        yield where, record
-    for name in files(table.parent):
-        if is_picture(name) and name not in named:
-            where = f"{table.parent / name}"
-            yield where, Drop("picture that no line names", f"{where}: no line of {table.name} names it.")
-
-
-def imagefolder_rows(record: Record) -> Iterator[dict]:
-    """`file_name` is the picture, `X_file_name` the picture of field X."""
-    found = [name for name in record.values if name == NAME or name.endswith(f"_{NAME}")]
-    if not found:
-        record.need("image", "input_image", NAME)
-    for name in found:
-        record.move(name, "image" if name == NAME else name.removesuffix(f"_{NAME}"))
-    return any_rows(record)
-
-
-def _fits_imagefolder(look: Look) -> str | None:
-    if look.path.is_file():
-        return f"it is named {look.path.name}" if look.path.name in METADATA else None
-    found = [name for name in METADATA if (look.path / name).is_file()]
-    return f"there is a {found[0]} in it" if found else None
 
 
 # A caption beside each picture
@@ -138,27 +91,38 @@ def _control(path: Path, options: Options) -> tuple[Path, Path, Path]:
 
 
 def read_control(path: Path, options: Options) -> Records:
-    """One record for each stem found in any of the folders."""
+    """One record for each stem found in any of the folders; then every other file."""
     folders = _control(path, options)
     for folder, name in zip(folders, CONTROL):
         if not folder.is_dir():
             raise UserError(
                 f"{folder}: there is no such folder; expected one of {name}. Say --map {name}=FOLDER."
             )
-    found: list[dict[str, str]] = []
+    found: list[dict[str, list[Path]]] = []
     for folder, text in zip(folders, (False, False, True)):
-        names = [n for n in files(folder) if (n.lower().endswith(".txt") if text else is_picture(n))]
-        found.append({_stem(name): name for name in names})
+        stems: dict[str, list[Path]] = defaultdict(list)
+        for name in files(folder):
+            if name.lower().endswith(".txt") if text else is_picture(name):
+                stems[_stem(name)].append(folder / name)
+        found.append(stems)
     for stem in sorted({*found[0], *found[1], *found[2]}):
         missing = [name for name, stems in zip(CONTROL, found) if stem not in stems]
-        where = str(next(folder / stems[stem] for folder, stems in zip(folders, found) if stem in stems))
-        if missing:
+        several = next((stems[stem] for stems in found if len(stems.get(stem, ())) > 1), None)
+        where = str(next(stems[stem][0] for stems in found if stem in stems))
+        if several:
+            sentence = f"{where}: {several[0]} and {several[1]} are of one stem. Rename one."
+            yield where, Drop("two files of one stem", sentence)
+        elif missing:
             sentence = f"{where}: nothing of this stem in {', '.join(missing)}. Add it or remove the others."
             yield where, Drop(f"no partner in {missing[0]}", sentence)
-            continue
-        text = _caption(folders[2] / found[2][stem])
-        pictures = [(f / s[stem]).relative_to(path).as_posix() for f, s in zip(folders[:2], found)]
-        yield where, text if isinstance(text, Drop) else dict(zip(CONTROL, [*pictures, text]))
+        else:
+            text = _caption(found[2][stem][0])
+            pictures = [stems[stem][0].relative_to(path).as_posix() for stems in found[:2]]
+            yield where, text if isinstance(text, Drop) else dict(zip(CONTROL, [*pictures, text]))
+    taken = {file for stems in found for some in stems.values() for file in some}
+    for other in sorted({folder / name for folder in (path, *folders) for name in files(folder)} - taken):
+        sentence = f"{other}: neither a picture of {', '.join(CONTROL[:2])} nor a .txt of captions."
+        yield str(other), Drop("file of no stem's", sentence)
 
 
 def control_rows(record: Record) -> Iterator[dict]:
@@ -174,14 +138,6 @@ def _fits_control(look: Look) -> str | None:
     return None
 
 
-IMAGEFOLDER = Importer(
-    about="ImageFolder: pictures and a metadata.jsonl (or .csv, .parquet) of file_name and text",
-    sign=f"one of {', '.join(METADATA)}",
-    fields=(NAME, *FIELDS),
-    fits=_fits_imagefolder,
-    read=read_imagefolder,
-    rows=imagefolder_rows,
-)
 CAPTIONS = Importer(
     about="pictures with a .txt of the same stem beside each, in any depth of folders",
     sign="a picture and a .txt of the same stem",

@@ -112,9 +112,11 @@ class Record:
         return Picture(self.need(*names))
 
     def pictures(self, *names: str) -> list | None:
-        """One picture or a list of them, always as a list of sources; None if no field is there."""
+        """One picture or a list of them, always as a list of sources; None if no field is there, or is ""."""
         found = self.get(*names)
-        return found if found is None or isinstance(found, list) else [found]
+        if found is None or found == "":
+            return None
+        return found if isinstance(found, list) else [found]
 
 
 def make_row(*turns: tuple) -> dict:

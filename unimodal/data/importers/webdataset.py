@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from unimodal.data.importers.columns import FIELDS, any_rows
+from unimodal.data.importers.folders import files
 from unimodal.data.importers.importer import Drop, Importer, Look, Options
 from unimodal.data.importers.tables import PICTURES, Records
 from unimodal.errors import UserError
@@ -29,9 +30,13 @@ def shards(path: Path) -> list[Path]:
 
 def read_samples(path: Path, options: Options) -> Records:
     """Every sample of every shard; where = "shard:stem".  Raises UserError if a tar cannot be read on."""
-    if not shards(path):
+    found = shards(path)
+    if not found:
         raise UserError(f"{path}: expected a .tar file or a folder of them. Mend the path.")
-    for shard in shards(path):
+    for other in (path / name for name in files(path)) if path.is_dir() else ():
+        if other not in found:
+            yield str(other), Drop("no tar file of the folder", f"{other}: not a tar file in {path} itself.")
+    for shard in found:
         sample: Sample | None = None
         for name, data in _members(shard):
             match = NAME.fullmatch(name)
