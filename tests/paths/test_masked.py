@@ -53,8 +53,8 @@ class Watcher:
     def __init__(self, path, logits, null=None):
         self.path, self.masked, self.guided = path, [], []
         with torch.no_grad():
-            path.heads[0].weight.copy_(torch.eye(*path.heads[0].weight.shape))
-            path.heads[0].bias.zero_()
+            path.heads[0].rows.weight.copy_(torch.eye(*path.heads[0].rows.weight.shape))
+            path.heads[0].place.weight.zero_()
         self.full, self.null = self._hidden(logits), None if null is None else self._hidden(null)
 
     def _hidden(self, logits):
@@ -250,7 +250,8 @@ def test_maps_have_codebooks_of_their_own():
     seen.inputs = torch.full_like(truth, MASKED)
     hidden = torch.randn(8, path.mask.numel())
     before = path.loss(hidden, seen)
-    path.heads[1].bias[3] += 1
+    with torch.no_grad():
+        path.heads[1].rows.weight[3] += 1
     changed = (path.loss(hidden, seen) != before).tolist()
     assert changed == [False] * 4 + [True] * 4
     logits = path.logits(hidden[None], seen.maps)[0]
@@ -318,7 +319,7 @@ def independent(odds: np.ndarray) -> np.ndarray:
 
 def random_model(**options):
     """A model with random weights, of pictures that it draws neither all alike nor always the same."""
-    return tiny_model(3, ToyCodec(SHADES, channels=1), path="masked", path_options=options)
+    return tiny_model(5, ToyCodec(SHADES, channels=1), path="masked", path_options=options)
 
 
 def often(model, count, steps) -> np.ndarray:
@@ -347,7 +348,8 @@ def test_a_random_model_draws_what_it_says(options, steps, orders):
     model = random_model(**options)
     with torch.no_grad():  # let cells depend on one another
         model.path.code_in.weight *= 8
-        model.path.heads[0].weight *= 4
+        model.path.heads[0].rows.weight *= 2.5
+        model.path.heads[0].place.weight.zero_()
     odds = said(model)
     wanted = np.mean([odds_of(odds, sets) for sets in orders], axis=0)
     assert wanted.sum() == pytest.approx(1, abs=1e-6)

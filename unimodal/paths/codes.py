@@ -1,12 +1,16 @@
-"""What paths that say codes ask of a codec, and where in the picture its codes stand.
+"""What paths that say codes ask of a codec, what its codes mean, and where in the picture they stand.
 
 A codec's maps may be coarser than the picture (see images/discrete.py); a code's place is that of the
 first cell, in the finest grid, that it stands for.
+
+V codes in a codebook, C latent channels, D model width.
 """
 
 from functools import lru_cache
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from unimodal.errors import UserError
 from unimodal.images.codec import Codec
@@ -27,6 +31,42 @@ def require_codes(config: ModelConfig, codec: Codec) -> None:
             f"path {config.path} says the codes of single cells, so model.patch_size must be 1; found "
             f"{config.patch_size}. For fewer positions a picture, train a codec of a larger stride."
         )
+
+
+@torch.no_grad()
+def entries_of(codec: Codec) -> Tensor:
+    """(books, V, C) what each code of each codebook adds to the normalised latents of its cell."""
+    every = torch.arange(codec.vocabulary, device=codec.mean.device)[:, None]
+    books = range(1 if codec.shared else len(codec.shares))
+    terms = [codec.quantizer.term(number, every, (1, 1)).flatten(1) for number in books]
+    return torch.stack(terms).to(codec.std) / codec.std
+
+
+class CodeHead(nn.Module):
+    """Logits of codes: a row of weights each, and a direction in the space of their entries for all.
+
+    Codes whose entries are alike are so said alike from the first step on, where rows alone have to learn
+    each of a thousand codes from the few pictures that it is in.
+    """
+
+    entries: Tensor  # (V, C), of mean 0 and length 1 on average
+
+    def __init__(self, width: int, entries: Tensor):
+        super().__init__()
+        count, channels = entries.shape
+        apart = entries - entries.mean(0)
+        self.register_buffer("entries", apart / apart.norm(dim=1).mean().clamp_min(1e-6))
+        self.rows = nn.Linear(width, count, bias=False)
+        self.place = nn.Linear(width, channels, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Begin with all codes alike."""
+        nn.init.zeros_(self.rows.weight)
+        nn.init.zeros_(self.place.weight)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) to logits (..., V)."""
+        return self.rows(hidden) + self.place(hidden) @ self.entries.to(hidden.dtype).T
 
 
 def places(size: Grid, grid: Grid, extra: int = 0) -> np.ndarray:

@@ -21,7 +21,7 @@ from unimodal.images.codec import Codec
 from unimodal.images.quantizer import maps_of
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, ramped, row_gumbel
-from unimodal.paths.codes import layout_of, require_codes
+from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
 from unimodal.paths.path import Corrupted, Look, flatten
 from unimodal.paths.sets import MEAN_SHARE, SCHEDULES, counts, halton_order, random_orders, random_set
 from unimodal.sequence.spans import Grid, TargetLayout
@@ -45,6 +45,8 @@ class MaskedPath(nn.Module):
     `model.times.copies` masks are drawn for one picture; the rest of `model.times`, and the solver and
     shift of `model.sampling`, are of noise levels, which there are none of here.
     """
+
+    entries: Tensor  # (books * V, C)
 
     class Options(Choice):
         """Settings of this path alone, besides how a code is chosen.
@@ -84,14 +86,15 @@ class MaskedPath(nn.Module):
         self.code_in = nn.Embedding(self.books * self.vocabulary, width)
         self.map_in = nn.Embedding(len(self.shares), width) if len(self.shares) > 1 else None
         self.mask = nn.Parameter(torch.zeros(width))
-        self.heads = nn.ModuleList(nn.Linear(width, self.vocabulary) for _ in range(self.books))
+        entries = entries_of(codec)
+        self.register_buffer("entries", entries.flatten(0, 1))
+        self.heads = nn.ModuleList(CodeHead(width, book) for book in entries)
 
     def reset_parameters(self) -> None:
         """Start with heads that hold all codes alike."""
         nn.init.normal_(self.mask, std=0.02)
         for head in self.heads:
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+            head.reset_parameters()
 
     # ---- training -----------------------------------------------------------------------------
 
@@ -117,12 +120,13 @@ class MaskedPath(nn.Module):
         return MaskedCodes(codes.masked_fill(masked, MASKED), codes, owner, times, maps)
 
     def embed(self, corrupted: MaskedCodes) -> Tensor:
-        """Known codes as themselves, hidden ones as the mask."""
+        """Known codes as themselves, their entries read as a finished picture is; hidden ones as the mask."""
         return self._embed(corrupted.inputs, corrupted.maps)
 
     def _embed(self, codes: Tensor, maps: Tensor) -> Tensor:
         """Codes (..., P) of maps (P,) to (..., P, D)."""
-        known = self.code_in(codes.clamp_min(0) + self._book(maps) * self.vocabulary)
+        at = codes.clamp_min(0) + self._book(maps) * self.vocabulary
+        known = self.latent_in(self.entries[at]) + self.code_in(at)
         embeds = torch.where((codes == MASKED)[..., None], self.mask, known)
         return embeds if self.map_in is None else embeds + self.map_in(maps)
 

@@ -22,7 +22,7 @@ from unimodal.errors import UserError
 from unimodal.images.codec import Codec
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, ramped, say_steps_are_fixed
-from unimodal.paths.codes import layout_of, require_codes
+from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
 from unimodal.paths.path import Corrupted, Look, flatten
 from unimodal.sequence.spans import Grid, TargetLayout
 
@@ -58,13 +58,12 @@ class NextScalePath(nn.Module):
         self.shares, self.channels = codec.shares, codec.channels
         width = config.hidden_size
         self.latent_in = nn.Linear(self.channels, width)
-        self.coarser_in = nn.Linear(self.channels, width)
         self.scale_in = nn.Embedding(len(self.shares), width)
-        self.head = nn.Linear(width, codec.vocabulary, bias=False)
+        self.head = CodeHead(width, entries_of(codec)[0])
 
     def reset_parameters(self) -> None:
         """Start with a head to which all codes are alike."""
-        nn.init.zeros_(self.head.weight)
+        self.head.reset_parameters()
 
     def target_layout(self, grid: Grid) -> TargetLayout:
         """A step a scale."""
@@ -89,12 +88,12 @@ class NextScalePath(nn.Module):
         return Scales(seen, target, owner, times, torch.from_numpy(scales).to(target.device))
 
     def embed(self, corrupted: Scales) -> Tensor:
-        """What coarser scales add up to, and the scale."""
+        """What coarser scales add up to, read as a finished picture is, and the scale."""
         return self._embed(corrupted.inputs, corrupted.scales)
 
     def _embed(self, inputs: Tensor, scales: Tensor) -> Tensor:
         # Nothing is coarser than the first scale: its own embedding is where a picture starts.
-        return self.scale_in(scales) + self.coarser_in(inputs) * (scales > 0)[:, None]
+        return self.scale_in(scales) + self.latent_in(inputs) * (scales > 0)[:, None]
 
     def embed_clean(self, latents: Tensor) -> Tensor:
         """A finished picture is read by its latents."""
@@ -117,7 +116,7 @@ class NextScalePath(nn.Module):
         """Codes (B, N), one look a scale."""
         if steps is not None:
             say_steps_are_fixed("next_scale", "a look a scale", steps)
-        scales = torch.from_numpy(layout_of(self.shares, grid)[0]).to(self.head.weight.device)
+        scales = torch.from_numpy(layout_of(self.shares, grid)[0]).to(self.scale_in.weight.device)
         codes = scales.new_zeros(len(generators), 0)
         last = len(self.shares) - 1
         for number in range(last + 1):

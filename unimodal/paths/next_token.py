@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.solvers import OnStep
 from unimodal.images.codec import Codec
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, say_steps_are_fixed
-from unimodal.paths.codes import layout_of, require_codes
+from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
 from unimodal.paths.path import Corrupted, Look, flatten
 from unimodal.sequence.spans import Grid, TargetLayout
 
@@ -40,6 +40,8 @@ class Sentences(Corrupted):
 
 class NextTokenPath(nn.Module):
     """See `unimodal.paths.path`.  Symbols are the codes of each codebook, then end of row, then start."""
+
+    entries: Tensor  # (symbols, C)
 
     class Options(Choice):
         """Settings of this path alone, besides how a code is chosen.
@@ -72,11 +74,15 @@ class NextTokenPath(nn.Module):
         self.latent_in = nn.Linear(self.channels, width)
         self.symbol_in = nn.Embedding(self.start + 1, width)
         self.map_in = nn.Embedding(len(self.shares), width)
-        self.head = nn.Linear(width, self.end + 1, bias=False)
+        entries = pad(
+            entries_of(codec).flatten(0, 1), (0, 0, 0, 2)
+        )  # (symbols, C); the last two mean nothing
+        self.register_buffer("entries", entries)
+        self.head = CodeHead(width, entries[:-1])
 
     def reset_parameters(self) -> None:
         """Start with a head to which all symbols are alike."""
-        nn.init.zeros_(self.head.weight)
+        self.head.reset_parameters()
 
     def target_layout(self, grid: Grid) -> TargetLayout:
         """A step a symbol; the end of a row stands one column beyond it."""
@@ -116,11 +122,11 @@ class NextTokenPath(nn.Module):
         return torch.zeros_like(maps) if self.shared else maps * self.vocabulary
 
     def embed(self, corrupted: Sentences) -> Tensor:
-        """The symbol before, and the map that is gone on with."""
+        """The symbol before, its entry read as a finished picture is, and the map that is gone on with."""
         return self._embed(corrupted.inputs, corrupted.maps)
 
     def _embed(self, symbols: Tensor, maps: Tensor) -> Tensor:
-        return self.symbol_in(symbols) + self.map_in(maps)
+        return self.latent_in(self.entries[symbols]) + self.symbol_in(symbols) + self.map_in(maps)
 
     def embed_clean(self, latents: Tensor) -> Tensor:
         """A finished picture is read by its latents."""
@@ -148,7 +154,7 @@ class NextTokenPath(nn.Module):
         """
         if steps is not None:
             say_steps_are_fixed("next_token", "a look a code", steps)
-        maps, code_at = self._order(grid, self.head.weight.device)
+        maps, code_at = self._order(grid, self.entries.device)
         first = self._first(maps)
         # seen[:, i] is what position i sees: symbol i - 1.
         seen = maps.new_full((len(generators), len(maps) + 1), self.end)
