@@ -283,7 +283,7 @@ def until(there, seconds=240):
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a child can ask to end with its parent")
 def test_killed_in_the_middle_it_ends_whole_and_goes_on(write, tmp_path):
     twins = [entrant("one"), entrant("two", "train.learning_rate=2e-3")]
-    path = write(equal="parameters", budgets={"5m": {"amount": 200, "n": 1}}, entrants=twins)
+    path = write(equal="parameters", budgets={"5m": {"amount": 60, "n": 1}}, entrants=twins)
     out = tmp_path / "out"
     first, second = (out / "entrants" / name / "seed-0" for name in ("one", "two"))
     command = [sys.executable, "-m", "unimodal", "compare", str(path), "--out", "out"]
@@ -302,7 +302,7 @@ def test_killed_in_the_middle_it_ends_whole_and_goes_on(write, tmp_path):
     done = {file: file.stat().st_mtime_ns for file in first.rglob("*") if file.name != "lock"}
     assert first / "result.json" in done
     found = compare(path, "5m", out)
-    assert [told["training"]["steps"] for told in found["entrants"]] == [200, 200]
+    assert [told["training"]["steps"] for told in found["entrants"]] == [60, 60]
     assert {file: file.stat().st_mtime_ns for file in first.rglob("*") if file.name != "lock"} == done
     assert "resumed from" in (second / "train.log").read_text()
 
