@@ -1,18 +1,40 @@
 """A whole comparison of tiny models: fair or refused, resumed without redoing, failures told, one report."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import yaml
+from PIL import Image
+from rich.progress import Progress
 
+from data_tools.shapes.render import render
+from data_tools.shapes.rows import example
+from unimodal.compare import prepare as preparing
+from unimodal.compare import run
+from unimodal.compare.alone import terminable
+from unimodal.compare.fairness import Facts
+from unimodal.compare.geneval import write_pictures
+from unimodal.compare.grid import picture_grid
+from unimodal.compare.kept import keep
 from unimodal.compare.plan import load_comparison, maker
 from unimodal.compare.plots import spread
+from unimodal.compare.prepare import prepare
+from unimodal.compare.results import results_of
 from unimodal.compare.run import compare
 from unimodal.errors import UserError
+from unimodal.evaluation.scores import share
 from unimodal.images.codec import PixelPatches
+from unimodal.training.checkpoint import complete_checkpoints
 
 RECIPE = {
     "model": {
@@ -77,6 +99,13 @@ def test_trains_judges_reports_and_does_nothing_twice(write, tmp_path):
         assert told["scores"]["t2i/mean"]["n"] == 6
     assert experts["params"]["trained"] > plain["params"]["trained"]
     assert {pair["task"] for pair in found["pairs"]} == {"t2i", "edit", "vqa", "text", "chat"}
+    assert {(pair["name"], pair["against"]) for pair in found["pairs"]} == {("experts", "plain")}
+    took = plain["training"]
+    assert took["rows_per_second"] == pytest.approx(took["rows"]["read"] / took["seconds"])
+    assert took["rows"]["read"] == sum(
+        json.loads(line)["rows"]["read"]
+        for line in (out / "entrants/plain/seed-0/run/log.jsonl").read_text().splitlines()
+    )
     assert json.loads((out / "results.json").read_text()) == found
 
     page = (out / "report.html").read_text()
@@ -111,6 +140,18 @@ DEEP = entrant("b", "model.num_hidden_layers=8")
         ),
         ({"entrants": [entrant("a"), entrant("b", "model.image_size=32")]}, "entrant b draws pictures of 32"),
         ({"entrants": [entrant("a"), entrant("b", "model.codec=other")]}, "another codec than a"),
+        (
+            {"entrants": [entrant("a"), entrant("b"), entrant("c", "model.codec=other") | {"codec": "own"}]}
+            | {"budgets": {"5m": {"amount": 1}}},
+            "less than one step",
+        ),
+        *(
+            ({"entrants": [entrant("a"), entrant("b") | {key: value}]}, f"entrant b sets `{key}`")
+            for key, value in (("judge", "mine"), ("split", "unseen"), ("seed", 3), ("n", 4))
+        ),
+        ({"entrants": [entrant("a"), entrant("b", "train.seed=3")]}, "train.seed=3.*comparison's"),
+        ({"entrants": [entrant("a"), entrant("b", "data.seed=3")]}, "data.seed=3.*comparison's"),
+        ({"pairs": [["plain", "expert"]]}, "no entrant is named 'expert'.*'experts'"),
         ({"equal": "parameters", "entrants": [entrant("a"), DEEP]}, "trains"),
         ({"budgets": {"5m": {"amount": 1}}}, "less than one step"),
         ({"reader": "runs/shapes-base/model"}, "shapes_base` makes it"),
@@ -125,17 +166,172 @@ def test_what_cannot_be_compared_is_refused_before_training(write, tmp_path, cha
 
 
 def test_other_settings_are_not_mixed_into_an_old_folder(write, tmp_path):
-    from unimodal.compare.run import _prepare
-
     out = tmp_path / "out"
     path = write()
     comparison = load_comparison(path)
-    _prepare(comparison, comparison.budgets["5m"], path, out)
+    prepare(comparison, comparison.budgets["5m"], path, out, print)
     path = write(budgets={"5m": {"amount": 2e9, "n": 1}})
     with pytest.raises(UserError, match="other settings"):
         compare(path, "5m", out)
     with pytest.raises(UserError, match="no budget '30m'"):
         compare(path, "30m", tmp_path / "new")
+
+
+def test_what_is_prepared_is_not_counted_again_and_one_that_breaks_is_left_out(write, tmp_path, monkeypatch):
+    path, out, counted, said = write(), tmp_path / "out", [], []
+    comparison = load_comparison(path)
+    share = comparison.budgets["5m"]
+
+    def facts_of(recipe):
+        counted.append(recipe.output.dir.parent.parent.name)
+        if counted[-1] == "experts" and len(counted) < 3:
+            raise RuntimeError("a bug")
+        return Facts(10, 20, 1e6, "codec", 64)
+
+    monkeypatch.setattr(preparing, "facts_of", facts_of)
+    folders, failures = prepare(comparison, share, path, out, said.append)
+    assert list(folders) == ["plain"] and "RuntimeError: a bug" in failures["experts"]
+    assert any("plain" in line and "10 trained" in line for line in said)
+    assert "a bug" in (out / "entrants/experts/prepare.log").read_text()
+    folders, failures = prepare(comparison, share, path, out, said.append)
+    assert list(folders) == ["plain", "experts"] and not failures
+    prepare(comparison, share, path, out, said.append)
+    assert counted == ["plain", "experts", "experts"]
+
+
+def test_a_folder_is_the_same_however_it_is_named(write, tmp_path, monkeypatch):
+    places = []
+    monkeypatch.setattr(run, "_compare", lambda comparison, budget, path, out: places.append(out))
+    path = write()
+    compare(path, "5m", Path("out"))
+    compare(path, "5m", tmp_path / "out")
+    assert places == [tmp_path.resolve() / "out"] * 2
+
+
+RESULT = {
+    "scores": {"vqa/colour": share([True]).as_dict()},
+    "cases": {"vqa/colour": [True, False]},
+    "params": {"trained": 1, "total": 2},
+    "training": {"steps": 3},
+}
+
+
+def answered(*words):
+    return RESULT | {"answers": {"vqa/colour": list(words)}}
+
+
+def test_a_seed_that_failed_is_told_beside_those_that_finished(write, tmp_path, monkeypatch):
+    """And an external entrant that says anything else than its reader has failed, be it as often right."""
+    places = [tmp_path / f"seed-{seed}" for seed in range(3)]
+    for seed, place in enumerate(places):
+        place.mkdir()
+        said = ("red", "no") if seed == 2 else ("red", "blue")
+        keep(place / "result.json", answered(*said) | {"seed": seed})
+
+    def fails_once(place, part, told, progress):
+        if (place, part) == (places[0], "train"):
+            raise UserError("out of luck")
+
+    monkeypatch.setattr(run, "_run", fails_once)
+    comparison, said = load_comparison(write()), []
+    one = comparison.entrants[0]
+    results, failures = run._all_seeds(one, places, None, None, said.append)
+    assert [result["seed"] for result in results] == [1, 2] and failures == {0: "out of luck"}
+    outside = one.model_copy(update={"family": "external"})
+    results, failures = run._all_seeds(outside, places, answered("red", "blue"), None, said.append)
+    assert [result["seed"] for result in results] == [1]
+    assert "prompt 1 of vqa/colour it says 'no', the reader 'blue'" in failures[2]
+    assert len(said) == 3
+    told, other = results_of(
+        comparison, "5m", {"plain": results}, {"plain": failures, "experts": {0: "never"}}, {}
+    )["entrants"]
+    assert told["scores"]["vqa/colour"]["n"] == 2 and "failed" not in told
+    assert [one["seed"] for one in told["failed_seeds"]] == [0, 2]
+    assert other["failed"] == "never" and "scores" not in other
+
+
+@pytest.mark.parametrize("pairs", [None, [["c", "a"]]])
+def test_all_pairs_are_told_or_those_that_are_asked_for(write, pairs):
+    comparison = load_comparison(write(entrants=[entrant("a"), entrant("b"), entrant("c")], pairs=pairs))
+    results = {name: [answered("x", "y") | {"seed": 0}] for name in "abc"}
+    found = results_of(comparison, "5m", results, {}, {})["pairs"]
+    wanted = [["a", "b"], ["a", "c"], ["b", "c"]] if pairs is None else pairs
+    assert [[pair["against"], pair["name"]] for pair in found if pair["task"] == "vqa"] == wanted
+
+
+def test_the_worst_pictures_come_first_of_all_not_of_the_first(tmp_path):
+    """Of 40 prompts the last was drawn wrong by all, the one before it by one of two."""
+    asked = [example("t2i", "val", 0, i, "single") for i in range(40)]
+    right = [Image.fromarray(render(one.steps[0].scene, 64)) for one in asked]
+    blank = Image.new("RGB", (64, 64), (1, 2, 3))
+    write_pictures(tmp_path / "a", asked, [*right[:39], blank], 1)  # its seed 0 failed
+    write_pictures(tmp_path / "b", asked, [*right[:38], blank, blank], 0)
+    told = [{"name": "a", "seeds": [{"seed": 1}]}, {"name": "b", "seeds": [{"seed": 0}]}, {"failed": "x"}]
+    rows = picture_grid(tmp_path, {"entrants": told})
+    assert [row["wrong"] for row in rows] == [2, 1] + [0] * 28
+    assert [row["prompt"] for row in rows[:2]] == [asked[39].steps[0].text, asked[38].steps[0].text]
+    assert [picture["right"] for picture in rows[1]["pictures"]] == [True, False]
+
+
+def until(there, seconds=240):
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a child can ask to end with its parent")
+def test_killed_in_the_middle_it_ends_whole_and_goes_on(write, tmp_path):
+    twins = [entrant("one"), entrant("two", "train.learning_rate=2e-3")]
+    path = write(equal="parameters", budgets={"5m": {"amount": 60, "n": 1}}, entrants=twins)
+    out = tmp_path / "out"
+    first, second = (out / "entrants" / name / "seed-0" for name in ("one", "two"))
+    command = [sys.executable, "-m", "unimodal", "compare", str(path), "--out", "out"]
+    whole = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: (second / "run/log.jsonl").is_file() and (second / "run/log.jsonl").read_text())
+        (trainer,) = psutil.Process(whole.pid).children()
+        with pytest.raises(UserError, match="another process works there"):
+            compare(path, "5m", out)
+    finally:
+        whole.kill()
+        whole.wait()
+    trainer.wait(60)
+    assert complete_checkpoints(second / "run"), "a trainer saves before it goes"
+    assert not (second / "training.json").exists()
+    done = {file: file.stat().st_mtime_ns for file in first.rglob("*") if file.name != "lock"}
+    assert first / "result.json" in done
+    found = compare(path, "5m", out)
+    assert [told["training"]["steps"] for told in found["entrants"]] == [60, 60]
+    assert {file: file.stat().st_mtime_ns for file in first.rglob("*") if file.name != "lock"} == done
+    assert "resumed from" in (second / "train.log").read_text()
+
+
+CHILD = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path("saved").touch(), sys.exit(1)))
+pathlib.Path("up").touch()
+time.sleep(60)
+"""
+
+
+def test_sigterm_lets_the_child_save(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        run.subprocess, "Popen", lambda _, **more: start([sys.executable, "-c", CHILD], **more)
+    )
+
+    def look(seconds):
+        until((tmp_path / "up").exists)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run, "time", SimpleNamespace(sleep=look))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end, terminable():
+        run._run(tmp_path, "judge", "a child", Progress())
+    assert end.value.code == 143 and (tmp_path / "saved").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_command_that_makes_a_missing_folder():

@@ -118,7 +118,7 @@ def test_both_families_in_one_report(write, tmp_path):
         rows, steps = (by_name[name]["training"][key] for key in ("rows", "steps"))
         assert rows["read"] - rows["without_picture"] == 4 * steps
         assert rows["without_picture"] > 0
-    assert "rows" not in by_name["inside"]["training"]
+    assert by_name["inside"]["training"]["rows"].keys() == {"read"}
 
     gain = by_name["hidden"]["condition_cache"]
     assert gain["gain"] == pytest.approx(gain["step_seconds"] / gain["cached_step_seconds"])
@@ -159,9 +159,16 @@ def test_a_second_stage_goes_on_from_the_first(write, tmp_path):
     second = load_recipe(place / "recipe.yaml")
     assert second.model.init_from == str(place / FIRST / "run" / "model")
     assert second.train.learning_rate == 1e-4 and begun.train.learning_rate != 1e-4
+    # It reads on, with noise of its own.
+    trained = load_recipe(place / "run" / "recipe.yaml")
+    assert trained.data.first_row == first["rows"]["read"] > 0
+    assert trained.train.seed != begun.train.seed
 
 
 def test_an_entrant_may_have_a_reader_of_its_own(write, tmp_path):
+    wrong = outside("wrong", overrides=["model.reader.name=other"])
+    with pytest.raises(UserError, match=r"its reader is other, but .* compared with that of reader"):
+        compare(write(inside(), wrong), "5m", tmp_path / "out")
     other = inside("other", overrides=["model.init_from=other"], reader="other")
     found = compare(write(inside(), other), "5m", tmp_path / "out")
     assert [told["reader"] for told in found["entrants"]] == ["reader", "other"]
@@ -183,6 +190,16 @@ def test_an_entrant_may_have_a_reader_of_its_own(write, tmp_path):
             [inside(), outside("b", overrides=["model.denoiser_from=runs/external-denoiser/model"])],
             {},
             r"model\.denoiser_from: .*`unimodal train external/denoiser` makes it",
+        ),
+        *(
+            ([inside(), outside("b", then={"overrides": [override]})], {}, re.escape(override) + message)
+            for override, message in (
+                ("train.seed=3", ".*rows, seeds"),
+                ("data.seed=3", ".*rows, seeds"),
+                ("output.dtype=float16", r".*changes train\.\* and model\.\* alone"),
+                ("model.connector.options.count=8", ".*goes on with the model of the first"),
+                ("model.drop.text=0.5", ".*goes on with the model of the first"),
+            )
         ),
         (
             [inside(), outside("b", then={"overrides": ["model.triend=[connector]"]})],

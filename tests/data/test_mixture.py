@@ -115,3 +115,9 @@ def test_files_and_generators_mix(tmp_path):
     from_file = [name for name in names if "a.jsonl" in name]
     assert Counter(from_file) == {f"{tmp_path}/a.jsonl:{n}": 50 for n in range(1, 11)}
     assert sorted(set(names) - set(from_file)) == sorted(f"live:{i}" for i in range(500))
+
+
+def test_a_mixture_that_begins_later_reads_on():
+    sources = [Numbered(name, length) for name, length in zip("abc", (7, 1300, None))]
+    later = Mixture(sources, (1, 2, 5), 0, first=4000)
+    assert ids(later, range(50)) == ids(mixture(), range(4000, 4050))

@@ -13,6 +13,7 @@ import unimodal
 from tests.documents import tokenizer
 from tests.external.make import CONNECTORS as EXTERNALS
 from tests.models import tiny_model
+from unimodal.attention import naive
 from unimodal.commands.recipes import RECIPES
 from unimodal.data.document import Document, Text, Turn
 from unimodal.errors import UserError
@@ -329,6 +330,32 @@ def test_flops_are_those_of_forward_and_backward(recipe):
             assert gained > 2 * own  # of the way in, its weights' gradient, and of the way out the same
             assert gained < 4 * own
     assert found["queries", "both"] > 1.2 * found["hidden", "both"]
+
+
+def test_flops_count_attention_and_no_encoding(recipe, monkeypatch):
+    """Attention is two products of 2 T T' H operations a head; with gradients of the factors thrice that."""
+    made = recipe(connector={"kind": "hidden"})
+    trainee = made.model.build(made)
+    batch = next(trainee.batches(None, 0, 1))
+    assert any(prompt.images for prompt in batch.prompts)
+    whole = trainee.flops(batch)
+    attended = []
+
+    def without_products(q, k, v, mask):
+        times = 3 if q.requires_grad else 1
+        attended.append(times * 4 * q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] * q.shape[3])
+        return q + k.mean(2, keepdim=True) + v.mean(2, keepdim=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(naive, "attend", without_products)
+        trainee._flops = None
+        assert whole - trainee.flops(batch) == pytest.approx(sum(attended), rel=1e-3)
+
+    encode = PixelPatches.encode
+    busy = torch.ones(64, 64)
+    monkeypatch.setattr(PixelPatches, "encode", lambda self, signal: (busy @ busy, encode(self, signal))[1])
+    trainee._flops = None
+    assert trainee.flops(batch) == whole
 
 
 def test_kept_conditions_give_the_same_losses(recipe, tmp_path):

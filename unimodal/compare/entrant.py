@@ -1,22 +1,22 @@
 """One entrant with one seed, in processes of its own: train; then judge, measure and write the result.
 
-    python -m unimodal.compare.entrant train FOLDER
-    python -m unimodal.compare.entrant judge FOLDER
+    python -m unimodal.compare.entrant train FOLDER PARENT
+    python -m unimodal.compare.entrant judge FOLDER PARENT
 
 Processes of its own keep training's memory out of a picture's figures, and a failure to the entrant that
-has it.  FOLDER holds job.json, facts.json and recipe.yaml; training.json and result.json appear when their
-part is done and not before.
+has it.  PARENT is the process that started this one, which does not outlive it.  FOLDER holds job.json,
+facts.json and recipe.yaml; training.json and result.json appear when their part is done and not before.
 """
 
 import json
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+from unimodal.compare.alone import ENDING, alone_in, end_with
 from unimodal.compare.kept import keep, read
-from unimodal.compare.stages import FIRST
+from unimodal.compare.stages import FIRST, rows_taken
 from unimodal.errors import UserError
 
 TASKS = ("t2i", "edit", "vqa", "text", "chat")
@@ -56,6 +56,8 @@ def train_job(folder: Path) -> None:
     from unimodal.training.loop import train
 
     recipe = load_recipe(folder / "recipe.yaml")
+    if (folder / FIRST).is_dir():
+        recipe.data.first_row += rows_taken(folder / FIRST / "run")
     model = train(recipe)
     facts = read(folder / "facts.json")
     lines = (recipe.output.dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
@@ -69,31 +71,30 @@ def train_job(folder: Path) -> None:
         "steps": recipe.train.steps,
         "flops": recipe.train.steps * facts["step_flops"],
         "seconds": entries[-1]["seconds"],
-        "tokens_per_second": median(entry["tokens_per_second"] for entry in steps),
         "memory_gb": max(entry["memory_gb"] for entry in steps),
+        "rows": {name: sum(entry["rows"][name] for entry in steps) for name in steps[0]["rows"]},
     }
-    if rows := [entry["rows"] for entry in steps if "rows" in entry]:
-        took["rows"] = {name: sum(counted[name] for counted in rows) for name in rows[0]}
     if (folder / FIRST / "training.json").is_file():
         took = _both_stages(read(folder / FIRST / "training.json"), took)
+    took["rows_per_second"] = took["rows"]["read"] / took["seconds"]
     keep(folder / "training.json", took)
 
 
 def _both_stages(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """What both stages of an entrant took together; its speed is that of the second."""
+    """What both stages of an entrant took together."""
     took = second | {key: first[key] + second[key] for key in ("steps", "flops", "seconds")}
     took |= {key: max(first[key], second[key]) for key in ("trained", "memory_gb")}
-    if "rows" in second:
-        took["rows"] = {name: first["rows"][name] + count for name, count in second["rows"].items()}
+    took["rows"] = {name: first["rows"][name] + count for name, count in second["rows"].items()}
     return took
 
 
 def judge_job(folder: Path) -> dict[str, Any]:
     """Judge and measure the model of a folder's job and write result.json.
 
-    result  name, family, seed, scores, cases {score: [right, ...]}, params {trained, total}, parts, training,
-            the costs of `measure.picture_costs` if pictures are drawn, and for an entrant condition_cache
-            (see `measure.cache_gain`)
+    result  name, family, seed, scores, cases {score: [right, ...]}, answers {score: [what it said, ...]} of
+            tasks that measure understanding, params {trained, total}, parts, training, the costs of
+            `measure.picture_costs` if pictures are drawn, and for an entrant condition_cache (see
+            `measure.cache_gain`)
     """
     from unimodal.compare.measure import cache_gain, picture_costs
     from unimodal.evaluation.run import evaluate
@@ -110,10 +111,11 @@ def judge_job(folder: Path) -> dict[str, Any]:
         result |= picture_costs(model)
     report = evaluate(model, "shapes", job.split, job.n, job.judge_seed, tasks=tuple(job.tasks))
     result["scores"] = {name: score.as_dict() for name, score in report.scores.items()}
-    cases: dict[str, list[bool]] = {}
+    result["cases"], result["answers"] = {}, {}
     for case in report.cases:
-        cases.setdefault(case.name, []).append(case.right)
-    result["cases"] = cases
+        result["cases"].setdefault(case.name, []).append(case.right)
+        if case.name.split("/")[0] in WORDS:
+            result["answers"].setdefault(case.name, []).append(case.said)
     if draws and job.pictures:
         _keep_pictures(job, model, report)
     if not job.model:  # last, since what it allocates must not count as a picture's
@@ -133,9 +135,11 @@ def _keep_pictures(job: Job, model: Any, report: Any) -> None:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[2])
+    part, place, parent = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    end_with(parent)
     try:
-        {"train": train_job, "judge": judge_job}[sys.argv[1]](place)
+        with alone_in(place, ENDING):
+            {"train": train_job, "judge": judge_job}[part](place)
     except UserError as error:
         (place / "failure.txt").write_text(str(error), encoding="utf-8")
         sys.exit(str(error))

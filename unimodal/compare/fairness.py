@@ -44,13 +44,14 @@ def facts_of(recipe: Recipe) -> Facts:
 
 def check_fair(comparison: Comparison, facts: dict[str, Facts]) -> None:
     """Raise UserError with the reason if the entrants, by name, cannot be compared."""
-    (first, known), *others = facts.items()
-    for name, found in others:
-        if comparison.codecs == "same" and found.codec != known.codec:
+    alike = [e.name for e in comparison.entrants if e.name in facts and e.codec == "same"]
+    for name in alike[1:]:
+        if facts[name].codec != facts[alike[0]].codec:
             raise UserError(
-                f"entrant {name} has another codec than {first} ({found.codec} and {known.codec}), which "
-                "alone makes its pictures differ. Give both the same model.codec, or say `codecs: own` in "
-                "the comparison's file, and the report tells each codec's own PSNR."
+                f"entrant {name} has another codec than {alike[0]} ({facts[name].codec} and "
+                f"{facts[alike[0]].codec}), which alone makes its pictures differ. Give both the same "
+                "model.codec, or the entrant whose kind needs another one `codec: own`, and the report tells "
+                "each codec's own PSNR."
             )
     for name, found in facts.items():
         if found.image_size != comparison.image_size:
@@ -58,7 +59,7 @@ def check_fair(comparison: Comparison, facts: dict[str, Facts]) -> None:
                 f"entrant {name} draws pictures of {found.image_size} pixels, the comparison is about "
                 f"{comparison.image_size}. Start it from a model of that size."
             )
-    if comparison.equal == "parameters":
+    if comparison.equal == "parameters" and facts:
         low, high = (pick(facts, key=lambda name: facts[name].trained) for pick in (min, max))
         if facts[high].trained > (1 + ALIKE) * facts[low].trained:
             raise UserError(

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +15,45 @@ from data_tools.shapes.oracle import read_scene
 from data_tools.shapes.scene import Scene
 from unimodal.compare.geneval import spec_of
 
-PROMPTS = 30  # rows, dealt to the tags in turn
+PROMPTS = 30  # rows
 
 
 def picture_grid(folder: Path, results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the grid: {"prompt", "tag", "pictures": [data URL or None, ...]}, most failures first.
+    """Rows of the grid: {"prompt", "tag", "wrong", "pictures": [{"url", "right"}, ...]}, most failures first.
 
-    Every entrant's first picture of a prompt, judged as the scores were.
+    Every entrant's first picture of a prompt, judged as the scores were; None where there is none.
     """
-    names = [told["name"] for told in results["entrants"] if "failed" not in told]
+    done = {told["name"]: told["seeds"][0]["seed"] for told in results["entrants"] if "failed" not in told}
     rows = []
-    for place in sorted(path.name for path in (folder / names[0]).glob("*")):
-        said = json.loads((folder / names[0] / place / "metadata.jsonl").read_text(encoding="utf-8"))
-        rows.append({"place": place, "prompt": said["prompt"], "tag": said["tag"], "said": said})
-    chosen = _dealt(rows)
+    for place in sorted(next(folder / name for name in done).glob("*")):
+        said = json.loads((place / "metadata.jsonl").read_text(encoding="utf-8"))
+        files = [folder / name / place.name / "samples" / f"{seed:04d}.png" for name, seed in done.items()]
+        rights = [_right(file, said) if file.is_file() else None for file in files]
+        told = {"prompt": said["prompt"], "tag": said["tag"], "wrong": rights.count(False)}
+        rows.append(told | {"files": files, "rights": rights})
+    chosen = worst(rows)
     for row in chosen:
-        row["pictures"] = []
-        for name in names:
-            file = folder / name / row["place"] / "samples" / "0000.png"
-            right = None
-            if file.is_file():
-                with Image.open(file) as picture:
-                    scene = read_scene(np.asarray(picture.convert("RGB")))
-                right = isinstance(scene, Scene) and follows(spec_of(row["said"]), scene)
-            row["pictures"].append({"url": _url(file) if file.is_file() else None, "right": right})
-        row["wrong"] = sum(picture["right"] is False for picture in row["pictures"])
-    return sorted(chosen, key=lambda row: -row["wrong"])
+        pictures = zip(row.pop("files"), row.pop("rights"))
+        row["pictures"] = [
+            {"url": None if right is None else _url(file), "right": right} for file, right in pictures
+        ]
+    return chosen
 
 
-def _dealt(rows: list[dict]) -> list[dict]:
-    """The first prompts of every tag in turn, PROMPTS in all."""
-    by_tag: dict[str, list[dict]] = {}
+def worst(rows: list[dict]) -> list[dict]:
+    """The PROMPTS rows that are wrong most often; those that are as often are dealt to the tags in turn."""
+    turns: Counter = Counter()
+    keys = []
     for row in rows:
-        by_tag.setdefault(row["tag"], []).append(row)
-    turns = [row for k in range(PROMPTS) for tag in by_tag.values() for row in tag[k : k + 1]]
-    return turns[:PROMPTS]
+        keys.append((-row["wrong"], turns[row["wrong"], row["tag"]]))
+        turns[row["wrong"], row["tag"]] += 1
+    return [rows[k] for k in sorted(range(len(rows)), key=keys.__getitem__)][:PROMPTS]
+
+
+def _right(file: Path, said: dict) -> bool:
+    with Image.open(file) as picture:
+        scene = read_scene(np.asarray(picture.convert("RGB")))
+    return isinstance(scene, Scene) and follows(spec_of(said), scene)
 
 
 def _url(file: Path) -> str:

@@ -5,7 +5,7 @@ FLOPs, training seconds or the number of trained parameters (then with as many s
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,8 +18,29 @@ from unimodal.training.complaints import sentences
 from unimodal.training.config import DataSection, Recipe, Section, load_recipe
 
 Equal = Literal["flops", "seconds", "parameters"]
-BUDGETS = ("5m", "30m", "full")
 SEEDS_AT_FULL = 2  # one training run says little about the next
+# What is the comparison's alone: keys that an entrant cannot have, and those of a recipe that it decides.
+SHARED = ("judge", "split", "seed", "seeds", "n", "data", "image_size", "equal", "amount", "budgets")
+FIXED = ("seed", "steps", "flops", "resume", "sample_steps")
+DECIDED = ("data", "output.dir", *(f"train.{key}" for key in FIXED))
+
+
+def key_of(override: str) -> str:
+    """The key that `section.key=value` sets.  Raises ValueError if it has no value."""
+    key, equals, _ = override.partition("=")
+    if not equals:
+        raise ValueError(f"override {override!r} has no `=`; expected section.key=value")
+    return key
+
+
+def _refuse_decided(overrides: list[str]) -> None:
+    for override in overrides:
+        key = key_of(override)
+        if key in ("train", "output") or any(f"{key}.".startswith(f"{decided}.") for decided in DECIDED):
+            raise ValueError(
+                f"override {override!r}: rows, seeds, lengths and folders of runs are the comparison's, the "
+                "same for all entrants. Remove it"
+            )
 
 
 class Then(Section):
@@ -27,6 +48,23 @@ class Then(Section):
 
     share: float = Field(0.5, gt=0, lt=1)  # of the entrant's budget; the first stage has the rest
     overrides: list[str] = Field(default_factory=list)  # section.key=value, beside those of the first
+
+    @model_validator(mode="after")
+    def _trains_otherwise(self) -> "Then":
+        from unimodal.training.external import PARTS
+
+        _refuse_decided(self.overrides)
+        for override in self.overrides:
+            key = key_of(override)
+            section, _, rest = key.partition(".")
+            if section not in ("train", "model"):
+                raise ValueError(f"override {override!r}: a second stage changes train.* and model.* alone")
+            if section == "model" and rest.split(".")[0] in ("", "drop", "kind", "init_from", *PARTS):
+                raise ValueError(
+                    f"override {override!r}: a second stage goes on with the model of the first, its parts "
+                    "and what it drops included. Set it in the entrant's own overrides"
+                )
+        return self
 
 
 class Entrant(Section):
@@ -38,6 +76,24 @@ class Entrant(Section):
     overrides: list[str] = Field(default_factory=list)  # section.key=value
     then: Then | None = None  # of an external model: first its connector, then its denoiser too
     reader: str | None = None  # whose understanding it must not lose; null: that of the comparison's reader
+    codec: Literal["same", "own"] = "same"  # own: of its kind, and not to be that of the others
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judged_alike(cls, said: Any) -> Any:
+        for key in SHARED if isinstance(said, dict) else ():
+            if key in said:
+                raise ValueError(
+                    f"entrant {said.get('name')} sets `{key}`, but data, prompts, seeds, budget and judge "
+                    "are the comparison's, the same for all. Remove it: `split` and `seed` stand at the top "
+                    "of the file, `n` and `seeds` in its budgets"
+                )
+        return said
+
+    @model_validator(mode="after")
+    def _trained_alike(self) -> "Entrant":
+        _refuse_decided(self.overrides)
+        return self
 
 
 class Budget(Section):
@@ -55,12 +111,12 @@ class Comparison(Section):
     equal: Equal
     budgets: dict[Literal["5m", "30m", "full"], Budget] = Field(min_length=1)
     data: DataSection  # the rows of all entrants, in the same order
-    codecs: Literal["same", "own"] = "same"  # own: each entrant brings the codec of its kind
     image_size: int = Field(64, gt=0)
     split: str = "val"
     seed: int = 0  # of the prompts and of the noise that pictures start from
     reader: str | None = None  # the model whose understanding an entrant must not lose
     entrants: list[Entrant] = Field(min_length=2)
+    pairs: list[tuple[str, str]] | None = None  # to be tested, the second against the first; null: all
 
     @model_validator(mode="after")
     def _sound(self) -> "Comparison":
@@ -70,6 +126,11 @@ class Comparison(Section):
         alone = [entrant.name for entrant in self.entrants if entrant.reader and not self.reader]
         if alone:
             raise ValueError(f"entrant {alone[0]} names a reader, but the comparison itself has no `reader`")
+        for pair in self.pairs or ():
+            if unknown := sorted({*pair} - {*names}):
+                raise ValueError(f"pairs: no entrant is named {unknown[0]!r}{nearest(unknown[0], names)}")
+            if pair[0] == pair[1]:
+                raise ValueError(f"pairs: {pair[0]!r} is paired with itself")
         full = self.budgets.get("full")
         if full and full.seeds < SEEDS_AT_FULL:
             raise ValueError(f"budgets.full.seeds is {full.seeds}; expected at least {SEEDS_AT_FULL}")
@@ -121,6 +182,8 @@ def recipe_of(comparison: Comparison, entrant: Entrant, where: Path, seed: int, 
         )
     for key, source in parts_of(recipe).items():
         check_there(source, f"{where}: entrant {entrant.name}, model.{key}")
+    if outside:
+        _check_reader(comparison, entrant, recipe, f"{where}: entrant {entrant.name}")
     size = getattr(model, "image_size", None)
     if size not in (None, comparison.image_size) and not getattr(model, "init_from", None):
         raise UserError(
@@ -128,6 +191,22 @@ def recipe_of(comparison: Comparison, entrant: Entrant, where: Path, seed: int, 
             f"{comparison.image_size}. Set model.image_size in its overrides."
         )
     return recipe
+
+
+def _check_reader(comparison: Comparison, entrant: Entrant, recipe: Recipe, what: str) -> None:
+    """Refuse an external entrant with another reader than the model its understanding is compared with."""
+    from unimodal.external.config import ExternalConfig
+    from unimodal.model.folder import find_model
+
+    parts, wanted = parts_of(recipe), entrant.reader or comparison.reader
+    has = parts.get("reader")
+    if has is None and "init_from" in parts:
+        has = ExternalConfig.load(find_model(parts["init_from"])).reader.name
+    if wanted and has and has != wanted and Path(has).resolve() != Path(wanted).resolve():
+        raise UserError(
+            f"{what}: its reader is {has}, but its understanding is compared with that of {wanted}. Add "
+            f"model.reader.name={wanted} to its overrides, or give the entrant `reader: {has}`."
+        )
 
 
 def parts_of(recipe: Recipe) -> dict[str, str]:

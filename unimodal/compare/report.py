@@ -21,7 +21,7 @@ COSTS = {
     "M in all": lambda told: told["params"]["total"] / 1e6,
     "training PFLOPs": lambda told: told["training"]["flops"] / 1e15,
     "training minutes": lambda told: told["training"]["seconds"] / 60,
-    "training tokens/s": lambda told: told["training"]["tokens_per_second"],
+    "training rows/s": lambda told: told["training"]["rows_per_second"],
     "GFLOPs a picture": lambda told: told["flops_per_picture"] / 1e9,
     "forwards a picture": lambda told: told["forwards_per_picture"],
     "s a picture": lambda told: told["seconds_per_picture"],
@@ -30,8 +30,8 @@ COSTS = {
     "conditions kept: a step is so many times as fast": lambda told: (told["condition_cache"] or {}).get(
         "gain"
     ),
-    "rows read": lambda told: told["training"].get("rows", {}).get("read"),
-    "of them without a picture": lambda told: told["training"].get("rows", {}).get("without_picture"),
+    "rows read": lambda told: told["training"]["rows"]["read"],
+    "of them without a picture": lambda told: told["training"]["rows"].get("without_picture"),
 }
 
 
@@ -66,14 +66,35 @@ def _fill(template: str, results: dict[str, Any], drawn: dict[str, str], grid: l
     return shelf.get_template(template).render(
         results=results,
         entrants=entrants,
-        failed=[told for told in results["entrants"] if "failed" in told],
+        failed=_failed(results["entrants"]),
         scores=scores,
         costs=[(told["name"], {name: cost(told) for name, cost in COSTS.items()}) for told in entrants],
         cost_names=[name for name, cost in COSTS.items() if any(cost(told) is not None for told in entrants)],
+        pairs=_by_pair(results["pairs"]),
         tasks=[task for task in TASKS if any(pair["task"] == task for pair in results["pairs"])],
         plots=drawn,
         grid=grid,
     )
+
+
+def _failed(entrants: list[dict]) -> list[dict[str, str]]:
+    """What failed: {"name", "family", "failed"}, whole entrants and single seeds."""
+    found = []
+    for told in entrants:
+        known = {"name": told["name"], "family": told["family"]}
+        if "failed" in told:
+            found.append(known | {"failed": told["failed"]})
+        for seed in told.get("failed_seeds", ()):
+            found.append(known | {"name": f"{told['name']}, seed {seed['seed']}", "failed": seed["why"]})
+    return found
+
+
+def _by_pair(pairs: list[dict]) -> dict[tuple[str, str], dict[str, dict]]:
+    """Pairs by (name, against) and task."""
+    found: dict[tuple[str, str], dict[str, dict]] = {}
+    for pair in pairs:
+        found.setdefault((pair["name"], pair["against"]), {})[pair["task"]] = pair
+    return found
 
 
 def number(value: float | None, name: str = "") -> str:

@@ -8,7 +8,8 @@ import numpy as np
 
 from unimodal.compare.entrant import TASKS, WORDS
 from unimodal.compare.plan import Comparison
-from unimodal.compare.significance import difference, holm, mcnemar, of_task, pooled
+from unimodal.compare.significance import difference, holm, of_task, paired_p, pooled
+from unimodal.errors import UserError
 
 MEASURED = (
     *("flops_per_picture", "forwards_per_picture"),
@@ -20,33 +21,36 @@ def results_of(
     comparison: Comparison,
     budget: str,
     results: dict[str, list[dict]],
-    failures: dict[str, str],
+    failures: dict[str, dict[int, str]],
     readers: dict[str, dict],
 ) -> dict[str, Any]:
     """Results by entrant, in the comparison's order.
 
-    results   by entrant, what its seeds gave (see `entrant.judge_job`)
-    failures  by entrant, why it has none
+    results   by entrant, what those of its seeds gave that finished (see `entrant.judge_job`)
+    failures  by entrant and seed, why it has none
     readers   by entrant, the result of the model whose understanding it must not lose
     """
     entrants = []
     for entrant in comparison.entrants:
         told = {"name": entrant.name, "family": entrant.family}
-        if entrant.name in results:
+        failed = [{"seed": seed, "why": why} for seed, why in failures.get(entrant.name, {}).items()]
+        if results.get(entrant.name):
             told |= _summary(results[entrant.name], readers.get(entrant.name))
             told["reader"] = entrant.reader or comparison.reader
+            told["failed_seeds"] = failed
         else:
-            told["failed"] = failures[entrant.name]
+            told["failed"] = "; ".join(dict.fromkeys(one["why"] for one in failed))
         entrants.append(told)
-    done = [entrant.name for entrant in comparison.entrants if entrant.name in results]
+    done = [entrant.name for entrant in comparison.entrants if results.get(entrant.name)]
+    pairs = comparison.pairs or [(one, other) for k, other in enumerate(done) for one in done[:k]]
     return {
         "title": comparison.title,
         "budget": {"name": budget, "equal": comparison.equal, **comparison.budgets[budget].model_dump()},
         "split": comparison.split,
-        "codecs": comparison.codecs,
+        "own_codecs": [entrant.name for entrant in comparison.entrants if entrant.codec == "own"],
         "reader": comparison.reader,
         "entrants": entrants,
-        "pairs": _pairs(done, results) if len(done) > 1 else [],
+        "pairs": _pairs([pair for pair in pairs if {*pair} <= {*done}], results),
     }
 
 
@@ -78,31 +82,38 @@ def _mean(values: list[Any]) -> Any:
     return mean(values)
 
 
-def _words(cases: dict[str, list[bool]]) -> np.ndarray:
-    return np.concatenate([of_task(cases, task) for task in WORDS])
+def check_words(result: dict, reader: dict) -> None:
+    """Raise UserError unless an external entrant said just what its reader says, question by question."""
+    for name, before in reader["answers"].items():
+        for number, (said, wanted) in enumerate(zip(result["answers"][name], before, strict=True)):
+            if said != wanted:
+                raise UserError(
+                    f"its understanding changed, though an external model's words are its reader's: to "
+                    f"prompt {number} of {name} it says {said!r}, the reader {wanted!r}. Look whether the "
+                    "reader's weights or settings have changed since one of them was judged."
+                )
+
+
+def _seeds(results: Sequence[dict], *tasks: str) -> np.ndarray:
+    """Judgements of tasks, bool (seeds, prompts)."""
+    return np.stack([np.concatenate([of_task(r["cases"], task) for task in tasks]) for r in results])
 
 
 def _change(results: Sequence[dict], reader: dict) -> dict[str, float]:
     """Share of questions and texts right now, less the reader's, on the same prompts."""
-    before = np.tile(_words(reader["cases"]), len(results))
-    after = np.concatenate([_words(result["cases"]) for result in results])
-    return difference(after, before).as_dict()
+    return difference(_seeds(results, *WORDS), _seeds([reader], *WORDS)).as_dict()
 
 
-def _pairs(names: list[str], results: dict[str, list[dict]]) -> list[dict[str, Any]]:
-    """Each other entrant against the first, task by task, on shared prompts; seeds pair up in order."""
-    first, *others = names
-    pairs = []
+def _pairs(pairs: Sequence[tuple[str, str]], results: dict[str, list[dict]]) -> list[dict[str, Any]]:
+    """The second of each pair against its first, task by task, on shared prompts."""
+    told = []
     for task in TASKS:
-        found = {name: _paired(results[name], results[first], task) for name in others}
-        found = {name: pair for name, pair in found.items() if len(pair[0])}
-        corrected = holm({name: mcnemar(*pair) for name, pair in found.items()})
-        for name, pair in found.items():
-            told = {"task": task, "name": name, "against": first, "difference": difference(*pair).as_dict()}
-            pairs.append(told | {"p": mcnemar(*pair), "p_holm": corrected[name]})
-    return pairs
-
-
-def _paired(one: Sequence[dict], other: Sequence[dict], task: str) -> tuple[np.ndarray, np.ndarray]:
-    both = list(zip(one, other))
-    return tuple(np.concatenate([of_task(pair[k]["cases"], task) for pair in both]) for k in (0, 1))
+        judged = {name: _seeds(results[name], task) for pair in pairs for name in pair}
+        found = {(one, other): (judged[other], judged[one]) for one, other in pairs if judged[one].size}
+        p_values = {pair: paired_p(*both) for pair, both in found.items()}
+        corrected = holm(p_values)
+        for pair, both in found.items():
+            gap = difference(*both).as_dict()
+            told.append({"task": task, "name": pair[1], "against": pair[0], "difference": gap})
+            told[-1] |= {"p": p_values[pair], "p_holm": corrected[pair]}
+    return told

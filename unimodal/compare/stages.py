@@ -1,18 +1,22 @@
 """An entrant in two stages: first a part of it learns, then more of it, from where the first stage ended.
 
 So are external models trained where the denoiser was there before: first the connector, then the denoiser too
-(OpenUni, Wu et al. 2025).  The stages share the entrant's budget.
+(OpenUni, Wu et al. 2025).  The stages share the entrant's budget, and the second reads on where the first
+stopped.
 """
 
+import json
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from unimodal.compare.plan import Entrant
 from unimodal.errors import UserError
+from unimodal.training.checkpoint import complete_checkpoints
 from unimodal.training.config import Recipe, parse_recipe
 
 FIRST = "first"  # folder of the first stage, in that of the entrant's run
+FRESH = 1000  # what the second stage adds to the seed of all noise: far from the seeds of other runs
 
 
 def first_of(recipe: Recipe, place: Path) -> Recipe:
@@ -34,7 +38,14 @@ def second_of(recipe: Recipe, entrant: Entrant, begun: Path | None) -> Recipe:
     config = OmegaConf.create(recipe.to_yaml())
     config.merge_with_dotlist(entrant.then.overrides)
     raw = OmegaConf.to_container(config, resolve=True)
+    raw["train"]["seed"] += FRESH
     if begun is not None:
         raw["model"] = {key: value for key, value in raw["model"].items() if key not in PARTS}
         raw["model"]["init_from"] = str(begun)
     return parse_recipe(raw, f"entrant {entrant.name}, then", entrant.then.overrides)
+
+
+def rows_taken(run: Path) -> int:
+    """The first row behind all that a finished run took."""
+    state = json.loads((complete_checkpoints(run)[-1] / "resume" / "state.json").read_text(encoding="utf-8"))
+    return max(shard["next"] for rank in state["data"] for shard in rank["shards"] if shard is not None)

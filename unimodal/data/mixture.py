@@ -27,6 +27,7 @@ class Mixture:
 
     sources  what to draw from
     weights  one positive number a source; their ratio counts, to one part in BLOCK
+    first    the document that is called the 0th
     Finite sources are walked in a fresh seeded order each epoch, nothing repeated or left out within one;
     endless ones by number.  Raises UserError if weights and sources do not go together.
     """
@@ -39,6 +40,7 @@ class Mixture:
         rank: int = 0,
         world: int = 1,
         max_pixels: int = MAX_PIXELS,
+        first: int = 0,
     ):
         if not sources or len(sources) != len(weights):
             raise UserError(
@@ -51,7 +53,7 @@ class Mixture:
         if not 0 <= rank < world:
             raise UserError(f"rank {rank} is not one of {world} ranks.")
         self.sources, self.seed, self.rank, self.world = list(sources), seed, rank, world
-        self.max_pixels = max_pixels
+        self.max_pixels, self.first = max_pixels, first
         self.quotas = quotas(weights)
         self.block = int(self.quotas.sum())
         self._plan = lru_cache(maxsize=4)(self._make_plan)
@@ -72,7 +74,7 @@ class Mixture:
 
     def draw(self, i: int) -> tuple[int, int]:
         """`(source, row of that source)` of this rank's i-th document."""
-        block, offset = divmod(i * self.world + self.rank, self.block)
+        block, offset = divmod((self.first + i) * self.world + self.rank, self.block)
         chosen, before = self._plan(block)
         k = chosen[offset]
         count = block * int(self.quotas[k]) + before[offset]

@@ -19,11 +19,12 @@ SHOWN = 24  # cases on a sheet, dealt to the kinds in turn
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One judged example: its score's name, whether it was right, and what to show a person."""
+    """One judged example: its score's name, whether it was right, what to show a person, what was said."""
 
     name: str
     right: bool
     tiles: tuple[Tile, ...] = ()
+    said: str = ""  # the words that were judged, of a task that is answered in words
 
 
 @dataclass

@@ -36,9 +36,14 @@ def share(right: Iterable[bool]) -> Score:
     if n == 0:
         raise ValueError("a share of no judgements")
     p = sum(judged) / n
+    return Score(p, *wilson(p, n), n)
+
+
+def wilson(p: float, n: float) -> tuple[float, float]:
+    """Lower and upper bound of a share p of n judgements (Wilson 1927)."""
     centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return Score(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n)
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 def share_of_groups(right: Iterable[bool], groups: Iterable[Hashable]) -> Score:

@@ -139,7 +139,7 @@ def _answers(model: Any, asked: list[Example], seed: int, measured: dict) -> lis
         wanted = step.words(step.scene)
         right = plain(words) == plain(wanted)
         note = f"{step.text}\n{words}\n[right: {wanted}]"
-        cases.append(Case(f"vqa/{one.kind}", right, ((picture, note),)))
+        cases.append(Case(f"vqa/{one.kind}", right, ((picture, note),), words))
     return cases
 
 
@@ -156,4 +156,6 @@ def _writes(model: Any, asked: list[Example], seed: int, measured: dict) -> list
         replies = model.chat_batch(rows, max_tokens=ANSWER_TOKENS, temperature=0.0, seed=seed)
         said = ["<image>" if reply.images else reply.text for reply in replies]
     judged = zip(asked, said, wanted)
-    return [Case(f"text/{one.kind}", plain(words) == plain(right)) for one, words, right in judged]
+    return [
+        Case(f"text/{one.kind}", plain(words) == plain(right), said=words) for one, words, right in judged
+    ]

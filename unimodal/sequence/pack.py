@@ -50,6 +50,11 @@ class Pack:
         return sum(self.lengths)
 
     @property
+    def rows(self) -> dict[str, int]:
+        """Rows of the data that are in it."""
+        return {"read": len(self.lengths)}
+
+    @property
     def budget(self) -> int:
         """All positions, padding included."""
         return self.ids.shape[1]

@@ -61,6 +61,7 @@ class DataSection(Section):
     tokens: int = Field(4096, gt=0)  # positions of one pack
     workers: int = Field(1, ge=0)  # background processes an accelerator; 0: in the training process
     seed: int = 0  # of the order of rows
+    first_row: int = Field(0, ge=0)  # to begin with: a run that goes on from another one reads on
 
 
 class TrainSection(Section):

@@ -2,7 +2,7 @@
 
     OUTPUT/log.jsonl   step, loss, loss_<name>, loss_<name>_bins, learning_rate, grad_norm,
                        tokens_per_second, padding, mfu, step_seconds, seconds, memory_gb, and rows (of the
-                       data, by what became of them) where the trainee counts them
+                       data, by what became of them; `read` is all) where the trainee counts them
                        step, eval_loss, eval_loss_<name>, seconds     of an evaluation
 
 Losses are those of all items since the last line; `loss_<name>_bins` are means over ten equal parts of

@@ -190,7 +190,7 @@ def mixture_of(data: DataSection) -> Mixture:
         raise UserError(
             "data.sources is empty: name at least one, such as {source: shapes} or {path: rows.jsonl}"
         )
-    return _mixture(data.sources, data.seed)
+    return _mixture(data.sources, data.seed, data.first_row)
 
 
 def held_out_of(data: DataSection) -> Mixture | None:
@@ -198,8 +198,8 @@ def held_out_of(data: DataSection) -> Mixture | None:
     return _mixture(data.eval_sources, data.seed) if data.eval_sources else None
 
 
-def _mixture(sources: list[SourceSection], seed: int) -> Mixture:
-    return Mixture([_source(s) for s in sources], [s.weight for s in sources], seed)
+def _mixture(sources: list[SourceSection], seed: int, first: int = 0) -> Mixture:
+    return Mixture([_source(s) for s in sources], [s.weight for s in sources], seed, first=first)
 
 
 def _source(section: SourceSection) -> Source:
