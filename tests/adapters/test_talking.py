@@ -58,10 +58,11 @@ def test_the_command_line_uses_an_adapter_and_finds_its_model(folders):
 
 def test_chat_and_eval_pass_it_on(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    loads, judged = [], []
+    loads, judged, options = [], [], []
 
-    def load(name=None, adapter=None):
+    def load(name=None, adapter=None, device=None, dtype=None):
         loads.append((name, adapter))
+        options.append((device, dtype))
         return FakeUnimodal()
 
     monkeypatch.setattr(unimodal, "load", load, raising=False)
@@ -71,11 +72,12 @@ def test_chat_and_eval_pass_it_on(monkeypatch, tmp_path):
         ["chat", "--adapter", "a", "-p", "how many?"],
         ["chat", "base", "--adapter", "a", "--adapter", "b=c", "-p", "how many?"],
         ["chat", "-p", "how many?"],
-        ["eval", "--adapter", "a"],
+        ["eval", "--adapter", "a", "--device", "cpu", "--dtype", "bf16"],
         ["eval", "base"],
     ):
         assert CliRunner().invoke(app, args, catch_exceptions=False).exit_code == 0
     assert loads == [(None, ["a"]), ("base", ["a", "b=c"]), ("shapes-base", None), (None, ["a"])]
+    assert options == [(None, None)] * 3 + [("cpu", "bf16")]
     assert isinstance(judged[0], FakeUnimodal)
     assert judged[1] == "base"
     with pytest.raises(UserError, match="name the model to judge"):

@@ -45,7 +45,8 @@ def load_model(
 ) -> tuple[UnifiedModel, Tokenizer]:
     """Read what `save_model` wrote, tensor by tensor to its device and precision, ready for inference.
 
-    Host memory never holds more than the model and one tensor.  Codec and tower stay in float32.
+    Host memory never holds more than the model and one tensor.  `dtype` is that of the decoder, the embedding
+    and the head: codec, tower, and what computes between them and the decoder, stay in float32.
     Raises UserError if the folder is not a model, misses a part, or its weights do not fit its config.
     """
     config = ModelConfig.load(folder)
@@ -61,6 +62,9 @@ def load_model(
         model = UnifiedModel(config, codec)
     model.codec = None  # its weights are in its own folder
     fill(model, Weights(folder), device, dtype)
+    for part in (model.path, model.places, model.reference, model.vision_in):
+        if part is not None:
+            part.float()
     model.codec, model.tower = codec.requires_grad_(False), tower
     return model.to(device).eval(), tokenizer
 

@@ -267,9 +267,11 @@ class UnifiedModel(nn.Module):
         """Hidden states (B, P, D) of embeddings over the cache, which is left as it was.
 
         image  whether they are an image's; otherwise a block of text's
+        The decoder may compute in half precision; the path, from whose numbers these come, need not.
         """
         is_image = torch.full(embeds.shape[:2], image, dtype=torch.bool, device=embeds.device)
-        return self._cached(cache, embeds, position, marks, is_image)
+        inside = embeds.to(cache.k[0].dtype)
+        return self._cached(cache, inside, position, marks, is_image).to(embeds.dtype)
 
     def _cached(
         self, cache: KVCache, embeds: Tensor, position: Tensor, marks: Marks, is_image: Tensor
