@@ -134,7 +134,9 @@ def test_export_gives_the_checkpoint_back(pair, tmp_path):
     habit = [] if tokenizer.bos is None else [tokenizer.bos]
     assert loaded.encode("two") == [*habit, *tokenizer.encode("two")]
     assert again.generation_config.bos_token_id == (habit or [tokenizer.endoftext])[0]
-    assert again.generation_config.eos_token_id == [tokenizer.im_end, tokenizer.endoftext]
+    own = AutoTokenizer.from_pretrained(root / "llm")
+    assert loaded.chat_template == own.chat_template
+    assert again.generation_config.eos_token_id == own.eos_token_id == loaded.eos_token_id
     assert loaded.pad_token_id == again.config.pad_token_id == tokenizer.pad
 
 

@@ -76,7 +76,7 @@ class Attached:
 @contextmanager
 def _without_config(model: UnifiedModel) -> Iterator[None]:
     """peft takes a model whose config has a `model_type` for one of transformers, and would convert names."""
-    config, model.config = model.config, None
+    config, model.config = model.config, {}
     try:
         yield
     finally:
