@@ -107,7 +107,7 @@ class UnifiedModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embed_tokens.weight.device
+        return self.decoder.norm.weight.device
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""
@@ -218,7 +218,7 @@ class UnifiedModel(nn.Module):
     def new_cache(self, rows: int, room: int) -> KVCache:
         """An empty cache for `rows` conversations of up to `room` positions (it grows when needed)."""
         config = self.config
-        like = self.embed_tokens.weight
+        like = self.decoder.norm.weight
         return KVCache.empty(
             config.num_hidden_layers, rows, room, config.num_key_value_heads, config.head_dim, like
         )
