@@ -39,6 +39,13 @@ Adapter = Annotated[
         metavar="FOLDER",
     ),
 ]
+Device = Annotated[
+    str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1.  [default: CUDA where there is one]")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="Of the decoder's weights: float32, bfloat16, float16.  [default: float32]"),
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.  [default: the model's]")]
 Guidance = Annotated[
@@ -85,6 +92,8 @@ def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...")],
     model: Model = None,
     adapter: Adapter = None,
+    device: Device = None,
+    dtype: Dtype = None,
     n: N = 1,
     seed: Seed = 0,
     steps: Steps = None,
@@ -97,7 +106,7 @@ def generate(
     """Draw pictures of what the prompts say."""
     from unimodal.commands.pictures import show_all
 
-    loaded = _load(model, adapter)
+    loaded = _load(model, adapter, device, dtype)
     show_all(loaded.generate(prompts, n=n, seed=seed, steps=steps, guidance=guidance, size=size), out)
 
 
@@ -107,6 +116,8 @@ def edit(
     instruction: str,
     model: Model = None,
     adapter: Adapter = None,
+    device: Device = None,
+    dtype: Dtype = None,
     n: N = 1,
     seed: Seed = 0,
     steps: Steps = None,
@@ -123,7 +134,7 @@ def edit(
     from unimodal.commands.pictures import show_all
 
     options = {"steps": steps, "guidance": guidance, "image_guidance": image_guidance}
-    show_all(_load(model, adapter).edit(picture, instruction, n=n, seed=seed, **options), out)
+    show_all(_load(model, adapter, device, dtype).edit(picture, instruction, n=n, seed=seed, **options), out)
 
 
 @app.command()
@@ -132,6 +143,8 @@ def ask(
     question: str,
     model: Model = None,
     adapter: Adapter = None,
+    device: Device = None,
+    dtype: Dtype = None,
     max_tokens: Tokens = 128,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -140,7 +153,7 @@ def ask(
     from unimodal.chat.pictures import open_image
 
     picture = open_image(image)
-    loaded = _load(model, adapter)
+    loaded = _load(model, adapter, device, dtype)
     typer.echo(loaded.answer(picture, question, max_tokens=max_tokens, temperature=temperature, seed=seed))
 
 
@@ -149,12 +162,14 @@ def complete(
     text: str,
     model: Model = None,
     adapter: Adapter = None,
+    device: Device = None,
+    dtype: Dtype = None,
     max_tokens: Tokens = 128,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
 ) -> None:
     """Go on with a text."""
-    loaded = _load(model, adapter)
+    loaded = _load(model, adapter, device, dtype)
     typer.echo(loaded.complete(text, max_tokens=max_tokens, temperature=temperature, seed=seed))
 
 
@@ -168,6 +183,8 @@ def chat(
         ),
     ] = None,
     adapter: Adapter = None,
+    device: Device = None,
+    dtype: Dtype = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="One message, one reply, and out.")
     ] = None,
@@ -185,7 +202,7 @@ def chat(
 
     def load(name: str):
         # The first model comes with its adapters; /load brings others, without.
-        return _load(model, adapter) if name == shown else _load(name, None)
+        return _load(*((model, adapter) if name == shown else (name, None)), device, dtype)
 
     if web:
         if prompt or image:
@@ -199,11 +216,13 @@ def chat(
     chat(shown, load, prompt, image or [], save_dir)
 
 
-def _load(name: str | None, adapters: list[str] | None):
+def _load(name: str | None, adapters: list[str] | None, device: str | None, dtype: str | None):
     """`unimodal.load`, imported only when called: the chat greets before torch is there."""
     from unimodal import load
 
-    return load(name, adapter=adapters) if adapters else load(name or DEFAULT)
+    said = {"adapter": adapters or None, "device": device, "dtype": dtype}
+    said = {option: value for option, value in said.items() if value is not None}
+    return load(name if adapters else name or DEFAULT, **said)
 
 
 @app.command("eval")
@@ -213,6 +232,8 @@ def evaluate(
         typer.Argument(help="A shipped model, a folder that `train` wrote (of a codec too), or a hub id."),
     ] = None,
     adapter: Adapter = None,
+    device: Device = None,
+    dtype: Dtype = None,
     suite: Annotated[str, typer.Option(help="shapes, emoji, rows or codec.")] = "shapes",
     split: Annotated[str, typer.Option(help="Which prompts, as val or unseen.")] = "val",
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Prompts of each kind.")] = 64,
@@ -235,7 +256,7 @@ def evaluate(
         raise UserError("name the model to judge, or an --adapter, which knows its model")
     from unimodal.evaluation.run import evaluate, print_report
 
-    judged = _load(model, adapter) if adapter else model
+    judged = _load(model, adapter, device, dtype) if adapter else model
     report = evaluate(
         judged,
         suite,
@@ -247,6 +268,8 @@ def evaluate(
         sheet_all=sheet_all,
         data=data,
         cost=cost,
+        device=device,
+        dtype=dtype,
     )
     print_report(report)
 

@@ -20,9 +20,10 @@ from unimodal.sequence.pack import Pack, pack_sequences
 
 
 def attach(model: UnifiedModel, seed: int = 0, **section) -> Attached:
-    """An adapter whose every number is random, so that all of it matters."""
+    """An adapter whose every number is random, so that all of it matters; of some tokens' rows if asked."""
+    new_ids = section.pop("new_ids", ())
     section = LoraSection(**{"r": 3, "alpha": 6} | section)
-    attached = Attached(model, lora_config(model, section, "base"), section.target)
+    attached = Attached(model, lora_config(model, section, "base", new_ids), section.target)
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in adapter_tensors(model).items():
         near = tensor if "lora" not in name or "magnitude" in name else torch.zeros(())
@@ -39,7 +40,7 @@ def base_folder(folder: Path, seed: int = 0, **changes) -> Path:
 
 def adapter_folder(folder: Path, base: Path, seed: int = 0, model_seed: int = 0, **options) -> Path:
     """A random adapter's folder for the tiny model in `base`, whose seed is `model_seed`."""
-    shape = {"experts": options.pop("experts")} if "experts" in options else {}
+    shape = {key: options.pop(key) for key in ("experts", "tie_word_embeddings") if key in options}
     model = tiny_model(model_seed, **shape)
     settings = options.pop("settings", Settings.of(model.config))
     attach(model, seed, **options)

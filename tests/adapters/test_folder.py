@@ -96,6 +96,37 @@ def test_the_base_is_found_where_it_was_and_where_both_went(tmp_path, base, monk
         find_base(read_note(folder), folder)
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[1]", r"adapter_config\.json: expected a JSON object, found list"),
+        (b'{"peft_type": "LORA\xff"}', r"adapter_config\.json cannot be read as JSON"),
+        (b'{"peft_type": "LORA", "target_modules": ["a"], "layers_pattern": "b"}', "damaged or not whole"),
+    ],
+)
+def test_a_configuration_that_is_none_is_told(tmp_path, base, content, told):
+    folder = adapter_folder(tmp_path / "it", base)
+    (folder / "adapter_config.json").write_bytes(content)
+    with pytest.raises(UserError, match=told):
+        read_adapter(folder)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_told(tmp_path, base, number):
+    folder = adapter_folder(tmp_path / "it", base, modules_to_save=["path.head"])
+    file = folder / "adapter_model.safetensors"
+    for name in ("path.head.weight", "decoder.layers.0.experts.0.mlp.up_proj.lora_B.weight"):
+        tensors = load_file(file)
+        key = f"base_model.model.{name}"
+        kept = tensors[key].clone()
+        tensors[key][0, 0] = number
+        save_file(tensors, file)
+        with pytest.raises(UserError, match=rf"{name} holds what is no finite number"):
+            read_adapter(folder)
+        save_file(tensors | {key: kept}, file)
+    read_adapter(folder)
+
+
 def test_damage_is_told(tmp_path, base):
     with pytest.raises(UserError, match=r"is not an adapter: it has no adapter_config\.json"):
         read_adapter(base)

@@ -2,16 +2,21 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import unimodal
-from tests.adapters.make import adapter_folder, base_folder, losses, pack
+from tests.adapters.make import adapter_folder, attach, base_folder, losses, pack
+from tests.documents import tokenizer
+from tests.models import tiny_model
+from unimodal.adapters.folder import read_adapter, save_adapter
 from unimodal.adapters.merge import merge_adapter, with_experts
 from unimodal.adapters.section import Settings
 from unimodal.cli import app
 from unimodal.errors import UserError
 from unimodal.model.config import Sampling
+from unimodal.model.folder import save_model
+from unimodal.sequence.mask import Marks
 
 
 @pytest.mark.parametrize("dora", [False, True])
@@ -67,6 +72,57 @@ def test_refusals(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left"):
         merge_adapter(base, folder, tmp_path / "merged")
     assert {path.name for path in tmp_path.iterdir()} == {"base", "other", "adapter"}
+
+
+def test_what_float16_cannot_hold_is_told(tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        model.path.head.weight[0, 0] = 7e4
+    save_model(tmp_path / "base", model, tokenizer())
+    folder = adapter_folder(tmp_path / "it", tmp_path / "base")
+    with pytest.raises(UserError, match=r"path\.head\.weight reaches 7e\+04, which float16 cannot hold"):
+        merge_adapter(None, folder, tmp_path / "merged", torch.float16)
+    attach(model, modules_to_save=["path.head"])
+    with torch.no_grad():
+        model.path.head.modules_to_save["default"].weight[0, 0] = -7e4
+    with pytest.raises(UserError, match=r"path\.head\.weight reaches 7e\+04, which float16 cannot hold"):
+        save_adapter(tmp_path / "half", model, read_adapter(folder).note, torch.float16)
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "it", "half"}
+    assert not (tmp_path / "half" / "adapter_model.safetensors").exists()
+
+
+def test_weights_that_become_infinite_are_told(tmp_path):
+    base = base_folder(tmp_path / "base")
+    folder = adapter_folder(tmp_path / "it", base)
+    file = folder / "adapter_model.safetensors"
+    save_file({name: torch.full_like(tensor, 1e30) for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(UserError, match="it cannot be merged: weights would be no finite"):
+        merge_adapter(base, folder, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_merged_in_bf16_says_what_adapter_and_base_say_in_bf16(tmp_path):
+    """Up to rounding: the merged weight is rounded once, base and change apart."""
+    base = base_folder(tmp_path / "base")
+    folder = adapter_folder(tmp_path / "it", base)
+    merge_adapter(base, folder, tmp_path / "merged", torch.bfloat16)
+    merged = unimodal.load(tmp_path / "merged", "cpu", dtype="bf16")
+    both = unimodal.load(base, "cpu", folder, "bf16")
+    exact = unimodal.load(base, "cpu", folder)
+    said = [logits(loaded.model, 40) for loaded in (merged, both, exact, unimodal.load(base, "cpu"))]
+    assert said[0].dtype == said[1].dtype == torch.bfloat16
+    changed = (said[2] - said[3]).std()
+    for one, other in ((said[0], said[1]), (said[0], said[2]), (said[1], said[2])):
+        assert (one.float() - other.float()).std() < 0.05 * changed
+
+
+@torch.no_grad()
+def logits(model, length):
+    """Of some text, by whatever type the decoder has."""
+    steps = torch.arange(length)[None]
+    marks = Marks(steps * 0, steps, steps * 0, torch.zeros_like(steps, dtype=torch.bool))
+    position = steps[..., None].expand(-1, -1, 3)
+    return model.logits(model.read(model.new_cache(1, length), steps + 20, position, marks))
 
 
 def export(*args):

@@ -1,11 +1,14 @@
 """Adapters of a loaded model: at hand, switched, off, refused."""
 
+import json
+
 import pytest
 import torch
 
 import unimodal
 from tests.adapters.make import adapter_folder, attach, base_folder, losses, pack
 from tests.models import tiny, tiny_model
+from unimodal.adapters.merge import merge_adapter
 from unimodal.adapters.section import Settings
 from unimodal.adapters.shelf import named
 from unimodal.errors import UserError
@@ -108,6 +111,35 @@ def test_a_damaged_adapter_leaves_the_model_as_it_was(tmp_path, base):
         loaded.set_adapter("it")
     assert loaded.adapter is None
     assert torch.equal(losses(loaded.model, pack(loaded.model)), losses(tiny_model(), pack(loaded.model)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"r": 0},
+        {"lora_alpha": "much"},
+        {"target_modules": r"nothing\.here"},
+        {"target_modules": "("},
+        {"modules_to_save": ["path.head"]},
+        {"trainable_token_indices": {"embed_tokens": [10**6]}},
+    ],
+)
+def test_what_cannot_be_put_in_leaves_the_model_as_it_was(tmp_path, base, change):
+    settings = Settings.of(tiny_model().config).model_copy(update={"sampling": Sampling(steps=2)})
+    folder = adapter_folder(tmp_path / "it", base, settings=settings)
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    loaded = unimodal.load(base, "cpu")
+    loaded.add_adapter(folder)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"it (cannot be put into this model|is damaged or not of this)"):
+            loaded.set_adapter("it")
+        assert loaded.adapter is None
+        assert loaded.config == tiny_model().config
+        assert loaded.model.state_dict().keys() == tiny_model().state_dict().keys()
+        assert torch.equal(losses(loaded.model, pack(loaded.model)), losses(tiny_model(), pack(loaded.model)))
+    with pytest.raises(UserError, match=r"it (cannot be put into this model|is damaged or not of this)"):
+        merge_adapter(base, folder, tmp_path / "merged")
 
 
 def test_names(tmp_path):

@@ -1,5 +1,7 @@
 """`/adapter` in the chat, and `--adapter` on the command line."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,8 @@ from typer.testing import CliRunner
 import unimodal
 from tests.adapters.make import adapter_folder, base_folder
 from tests.chat.fake import FakeUnimodal
+from tests.models import tiny_config
+from unimodal.adapters.section import Settings
 from unimodal.chat.commands import obey
 from unimodal.cli import app
 from unimodal.errors import UserError
@@ -51,17 +55,44 @@ def test_the_command_line_uses_an_adapter_and_finds_its_model(folders):
     path = run("generate", "a red circle", "--adapter", "x=tiles/adapter", "--out", "after.png").strip()
     tiles = unimodal.load("base", "cpu", adapter="tiles/adapter")
     assert Image.open(path).tobytes() == tiles.generate("a red circle")[0].tobytes()
+    path = run(
+        "edit", "mine.png", "make it red", "--seed", "2", "--adapter", "tiles/adapter", "--out", "edited.png"
+    )
+    edited, shown = Image.open(path.strip()), Image.open("mine.png")
+    assert edited.tobytes() == tiles.edit(shown, "make it red", seed=2)[0].tobytes()
+    plain = unimodal.load("base", "cpu")
+    assert edited.tobytes() != plain.edit(shown, "make it red", seed=2)[0].tobytes()
     two = ["--adapter", "words/adapter", "--adapter", "tiles/adapter"]
     asked = words.answer(Image.open("mine.png"), "how many?", max_tokens=3)
     assert run("ask", "mine.png", "how many?", "--max-tokens", "3", *two) == asked + "\n"
 
 
+def test_eval_judges_the_model_with_its_adapter(tmp_path, monkeypatch):
+    """Scores and the sheet of failures are those of the model as it is loaded with the adapter."""
+    from unimodal.evaluation.run import evaluate
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("unimodal.evaluation.run.TASKS", ("t2i", "edit"))  # seconds; words take long to come
+    base = base_folder(tmp_path / "base", image_size=32)
+    adapter_folder(tmp_path / "tiles", base, target="image", settings=Settings.of(tiny_config(image_size=32)))
+    args = ["eval", "--adapter", "tiles", "-n", "1", "--seed", "4", "--json", "it.json"]
+    done = CliRunner().invoke(app, [*args, "--sheet", "it.png"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    for name, model in (("tiles", unimodal.load(adapter="tiles", device="cpu")), ("base", "base")):
+        evaluate(model, n=1, seed=4, json=Path(f"{name}.json"), sheet=Path(f"{name}.png"))
+    scores, expected = (json.loads(Path(name).read_text()) for name in ("it.json", "tiles.json"))
+    assert scores == expected
+    sheets = [Image.open(name).tobytes() for name in ("it.png", "tiles.png", "base.png")]
+    assert sheets[0] == sheets[1] != sheets[2]
+
+
 def test_chat_and_eval_pass_it_on(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    loads, judged = [], []
+    loads, judged, options = [], [], []
 
-    def load(name=None, adapter=None):
+    def load(name=None, adapter=None, device=None, dtype=None):
         loads.append((name, adapter))
+        options.append((device, dtype))
         return FakeUnimodal()
 
     monkeypatch.setattr(unimodal, "load", load, raising=False)
@@ -71,11 +102,12 @@ def test_chat_and_eval_pass_it_on(monkeypatch, tmp_path):
         ["chat", "--adapter", "a", "-p", "how many?"],
         ["chat", "base", "--adapter", "a", "--adapter", "b=c", "-p", "how many?"],
         ["chat", "-p", "how many?"],
-        ["eval", "--adapter", "a"],
+        ["eval", "--adapter", "a", "--device", "cpu", "--dtype", "bf16"],
         ["eval", "base"],
     ):
         assert CliRunner().invoke(app, args, catch_exceptions=False).exit_code == 0
     assert loads == [(None, ["a"]), ("base", ["a", "b=c"]), ("shapes-base", None), (None, ["a"])]
+    assert options == [(None, None)] * 3 + [("cpu", "bf16")]
     assert isinstance(judged[0], FakeUnimodal)
     assert judged[1] == "base"
     with pytest.raises(UserError, match="name the model to judge"):

@@ -143,6 +143,7 @@ def test_the_average_is_what_is_saved(recipe, tmp_path):
         (["model.init_from=null"], r"model\.lora needs model\.init_from"),
         (["model.train_codec=true"], r"model\.train_codec and model\.lora exclude each other"),
         (["model.codec=here"], r"model\.codec and model\.lora exclude each other"),
+        (["model.tokenizer=here"], r"model\.tokenizer and model\.init_from exclude each other"),
         (["model.lora.modules_to_save=[hed]"], "is no module"),
     ],
 )

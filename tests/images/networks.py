@@ -13,6 +13,15 @@ KL = {
     "norm_num_groups": 4,
     "latent_channels": 3,
 }
+ASYMMETRIC = {
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "down_block_out_channels": (8, 16),
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "up_block_out_channels": (12, 24),
+    "layers_per_up_block": 2,
+    "norm_num_groups": 4,
+    "latent_channels": 3,
+}
 TINY = {
     "encoder_block_out_channels": (8, 8, 8),
     "decoder_block_out_channels": (8, 8, 8),
@@ -64,6 +73,7 @@ NETWORKS = {
         KL | {"scaling_factor": 0.5, "latents_mean": [0.1, -0.2, 0.3], "latents_std": [2.0, 0.5, 1.5]},
         2,
     ),
+    "asymmetric": ("AsymmetricAutoencoderKL", ASYMMETRIC, 2),
     "tiny": ("AutoencoderTiny", TINY, 4),
     "dc": ("AutoencoderDC", DC, 4),
     "dc-full": ("AutoencoderDC", DC_FULL, 4),

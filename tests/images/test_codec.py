@@ -55,7 +55,7 @@ def test_latents_and_pictures_are_those_of_diffusers(name, tmp_path, caplog):
     torch.testing.assert_close(codec.decode(latents), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["kl", "tiny", "dc", "dc-attention"])
+@pytest.mark.parametrize("name", ["kl", "asymmetric", "tiny", "dc", "dc-attention"])
 @torch.no_grad()
 def test_saved_codec_loads_to_the_same_and_in_diffusers(name, tmp_path):
     network, pixels = saved(name, tmp_path / "from"), pictures(8)
@@ -157,6 +157,35 @@ def test_folder_of_a_pipeline_names_the_inner_one(tmp_path):
     saved("kl", tmp_path / "vae")
     with pytest.raises(UserError, match=r"no config\.json.*Did you mean .*vae"):
         load_codec(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["my models/codec", "owner/na:me", "owner/" + "n" * 100])
+def test_a_name_that_no_hub_has_is_a_missing_codec(name):
+    with pytest.raises(UserError, match=r"there is no codec folder '.*'"):
+        load_codec(name)
+
+
+def test_a_hub_id_asks_for_the_files_of_one_folder(monkeypatch, tmp_path):
+    from fnmatch import fnmatch
+
+    files = ["config.json", "diffusion_pytorch_model.safetensors", "codec.json", "model_index.json"]
+    others = ["vae/config.json", "unet/diffusion_pytorch_model.safetensors", "model.ckpt"]
+    asked = []
+
+    def fetch(name, allow_patterns, ignore_patterns):
+        asked.extend(
+            file
+            for file in files + others
+            if any(fnmatch(file, p) for p in allow_patterns)
+            and not any(fnmatch(file, p) for p in ignore_patterns)
+        )
+        (tmp_path / "model_index.json").write_text("{}")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    with pytest.raises(UserError, match=r"It is a whole pipeline: .*vae/"):
+        load_codec("owner/pipeline")
+    assert asked == files
 
 
 def test_pickled_weights_are_not_read(tmp_path):

@@ -44,6 +44,21 @@ def test_half_precision_storage_is_read_as_float32(tmp_path):
     torch.testing.assert_close(again, model.model.embed_tokens.weight, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["my models/llama", "owner/na:me", "~/model"])
+def test_a_name_that_no_hub_has_is_a_missing_model(name):
+    with pytest.raises(UserError, match=rf"no model '{name}'.*expected a folder"):
+        unimodal.load(name)
+
+
+def test_float16_is_not_written_where_it_would_be_infinite(tmp_path):
+    model = tiny()
+    with torch.no_grad():
+        model.model.decoder.norm.weight[0] = 1e5
+    with pytest.raises(UserError, match=r"decoder\.norm\.weight reaches 1e\+05, which float16 cannot hold"):
+        save_model(tmp_path / "half", model.model, model.tokenizer, torch.float16)
+    save_model(tmp_path / "wide", model.model, model.tokenizer, torch.bfloat16)
+
+
 def test_transformers_reads_the_tokenizer(folder):
     from transformers import AutoTokenizer
 

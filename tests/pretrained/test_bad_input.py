@@ -155,6 +155,8 @@ def test_checkpoints(root, change, words):
         ({"settings": ["image_size"]}, "no `=`"),
         ({"settings": ["hidden_size=64"]}, "the language model's to say"),
         ({"llm": "none/such/place"}, "there is no language model"),
+        ({"llm": "my models/llama"}, "there is no language model 'my models/llama'"),
+        ({"vision": "my models/eye"}, "there is no vision tower 'my models/eye'"),
         ({"codec": "nowhere"}, "no codec folder 'nowhere'"),
         ({"codec": "llm"}, "autoencoder class is None"),
         ({"llm": "window"}, "looks back 24 positions.*--max-length 24"),

@@ -11,7 +11,7 @@ from unimodal.images.codec import PixelPatches
 from unimodal.model.rope import inverse_frequencies
 from unimodal.pretrained.export import export_llm
 from unimodal.pretrained.initialise import init_model
-from unimodal.sequence.mask import Marks
+from unimodal.sequence.mask import PADDING, Marks
 
 TOLERANCE = 1e-4
 
@@ -79,6 +79,32 @@ def test_logits_equal_alone_packed_and_cached(pair):
             assert (said[:, :old] - expected).abs().max() < TOLERANCE
 
 
+@torch.no_grad()
+def test_ragged_rows_over_one_cache_are_transformers_padded_batch(pair):
+    """Read a piece at a time, rows of their own lengths in each; theirs are padded in front and masked."""
+    _, theirs, ours, _ = pair
+    rows = rows_for(theirs)
+    width, old = max(map(len, rows)), theirs.config.vocab_size
+    padded = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0)) for row in rows])
+    mask = torch.stack([torch.arange(width) >= width - len(row) for row in rows]).long()
+    places = (mask.cumsum(1) - 1).clamp_min(0)
+    expected = theirs(padded, attention_mask=mask, position_ids=places).logits
+    cache, said = ours.new_cache(len(rows), 4), [[] for _ in rows]
+    for start, stop in ((0, 7), (7, 8), (8, 20), (20, width)):
+        pieces = [row[start:stop] for row in rows]
+        longest = max(map(len, pieces))
+        ids = torch.stack([torch.nn.functional.pad(p, (0, longest - len(p))) for p in pieces])
+        inside = torch.stack([torch.arange(longest) < len(p) for p in pieces])
+        steps = (start + torch.arange(longest)).expand(len(rows), -1)
+        marks = Marks(torch.where(inside, 0, PADDING), steps, steps * 0, torch.zeros_like(inside))
+        hidden = ours.read(cache, ids, steps[..., None].expand(-1, -1, 3), marks)
+        for row, piece in enumerate(pieces):
+            said[row].append(ours.logits(hidden[row, : len(piece)]))
+    assert cache.length.tolist() == [len(row) for row in rows]
+    for row, (pieces, wanted) in enumerate(zip(said, expected)):
+        assert (torch.cat(pieces)[:, :old] - wanted[width - len(rows[row]) :]).abs().max() < TOLERANCE
+
+
 def test_every_switch_of_a_family_matters(pair):
     """Without what sets the family apart the logits are others, so the test above would see its loss."""
     name, theirs, ours, _ = pair
@@ -134,7 +160,9 @@ def test_export_gives_the_checkpoint_back(pair, tmp_path):
     habit = [] if tokenizer.bos is None else [tokenizer.bos]
     assert loaded.encode("two") == [*habit, *tokenizer.encode("two")]
     assert again.generation_config.bos_token_id == (habit or [tokenizer.endoftext])[0]
-    assert again.generation_config.eos_token_id == [tokenizer.im_end, tokenizer.endoftext]
+    own = AutoTokenizer.from_pretrained(root / "llm")
+    assert loaded.chat_template == own.chat_template
+    assert again.generation_config.eos_token_id == own.eos_token_id == loaded.eos_token_id
     assert loaded.pad_token_id == again.config.pad_token_id == tokenizer.pad
 
 

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -18,12 +19,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from tests.adapters.make import adapter_folder, attach, base_folder
 from tests.documents import tokenizer
 from tests.models import tiny_model
 from tests.training.test_resume import NOISY, assert_bit_for_bit
 from tests.training.toy import ToyTrainee, toy_recipe
+from unimodal.adapters.folder import read_adapter, save_adapter
 from unimodal.errors import UserError
 from unimodal.model.folder import load_model, save_model
+from unimodal.pretrained.export import export_llm
 from unimodal.training.checkpoint import (
     complete_checkpoints,
     find_checkpoint,
@@ -222,6 +226,69 @@ def test_a_model_that_was_written_in_half_is_refused(tmp_path: Path) -> None:
             write_model(folder, 2)
         with pytest.raises(UserError):
             load_model(folder)
+
+
+# ---- adapters and exports -------------------------------------------------------------------------
+
+
+def test_a_file_of_an_adapter_that_cannot_be_finished(tmp_path: Path) -> None:
+    """In a checkpoint, as training saves it; what was written alone in half is refused."""
+    base = base_folder(tmp_path / "base")
+    folder = adapter_folder(tmp_path / "it", base)
+    model, note = tiny_model(), read_adapter(folder).note
+    note = note.model_copy(update={"nearby": str(base)})
+    attach(model, seed=1)
+
+    def save(step: int) -> Path:
+        write = partial(save_adapter, model=model, note=note)
+        return save_checkpoint(tmp_path / "run", step, write, {}, {}, keep=1)
+
+    older = save(5)
+    saved = read_adapter(older / "model").tensors
+    for size in sizes(older / "model"):
+        with pytest.raises(UserError, match=r"step-000010 could not.*step-000005"), files_end_at(size - 1):
+            save(10)
+        assert names(tmp_path / "run" / "checkpoints") == ["step-000005"]
+        alone = tmp_path / f"alone-{size}"
+        with pytest.raises(FULL), files_end_at(size - 1):
+            save_adapter(alone, model, note)
+        with pytest.raises(UserError):
+            read_adapter(alone)
+    again = read_adapter(older / "model").tensors
+    assert all(torch.equal(again[name], tensor) for name, tensor in saved.items())
+    assert names(save(10).parent) == ["step-000010"]  # there is room again
+
+
+def test_a_file_of_an_export_that_cannot_be_finished(tmp_path: Path) -> None:
+    write_model(tmp_path / "model", 1)
+    out = tmp_path / "out" / "llm"
+    export_llm(str(tmp_path / "model"), tmp_path / "measured")
+    for size in sizes(tmp_path / "measured"):
+        with pytest.raises(UserError, match="could not be written"), files_end_at(size - 1):
+            export_llm(str(tmp_path / "model"), out)
+        assert names(out.parent) == []
+    export_llm(str(tmp_path / "model"), out)
+    assert names(out) == names(tmp_path / "measured")
+
+
+def test_an_export_that_cannot_be_brought_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "model", 1)
+    whole = []
+    for number in count(1):
+        out = tmp_path / str(number) / "llm"
+        with monkeypatch.context() as patch:
+            fail_at(number, patch)
+            try:
+                export_llm(str(tmp_path / "model"), out)
+            except UserError:
+                whole.append(names(out.parent) == ["llm"])
+                assert whole[-1] or names(out.parent) == []
+            else:
+                break
+    # The last call of all brings the name of a whole folder to the disk.
+    assert whole == [False] * (len(whole) - 1) + [True]
 
 
 def test_the_final_model_that_does_not_fit_leaves_the_one_before(

@@ -5,37 +5,51 @@ a model whose adapter is off is the base, exactly.  One adapter is in at a time:
 modules in full could not share a model.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
-from unimodal.adapters.positions import limit
+from unimodal.adapters.positions import Gate, limit
 from unimodal.adapters.section import Target
 from unimodal.adapters.targets import positions
 from unimodal.errors import UserError
 from unimodal.model.unified import UnifiedModel
 
 NAME = "default"  # peft's word for the one adapter of a model
+# What peft makes of a configuration that is none.
+WRONG = (ValueError, TypeError, KeyError, AttributeError, IndexError, re.error)
 
 
 class Attached:
     """Puts a new adapter into `model`, which is changed in place: all else in it is frozen.
 
     Random A, zero B: until it is trained or filled, the adapter changes nothing.
+    where  what it comes from, for messages
+    Raises UserError if `config` is of no adapter for this model, which is then as it was.
     """
 
-    def __init__(self, model: UnifiedModel, config: LoraConfig, target: Target):
+    def __init__(self, model: UnifiedModel, config: LoraConfig, target: Target, where: str = "the adapter"):
         self.model, self.config = model, config
-        with _without_config(model):
-            inject_adapter_in_model(config, model, NAME)
+        self._gates: list[Gate] = []
+        try:
+            with _without_config(model):
+                inject_adapter_in_model(config, model, NAME)
+        except WRONG as error:
+            self.detach()
+            raise UserError(
+                f"{where} cannot be put into this model: {error}. Use adapter_config.json as it was written "
+                "with the adapter."
+            ) from error
         model.train(model.training)  # the new layers too
-        only = positions(model.config, target)
-        self._gates = limit(list(model.decoder.layers), NAME, only) if only else []
+        if only := positions(model.config, target):
+            self._gates = limit(list(model.decoder.layers), NAME, only)
 
     def fill(self, tensors: dict[str, Tensor], where: str) -> None:
         """Give the adapter its weights; UserError, naming `where`, unless they are exactly those it has."""
@@ -56,27 +70,36 @@ class Attached:
 
     @torch.no_grad()
     def detach(self, merge: bool = False) -> None:
-        """Take the adapter out; with `merge`, its change stays in the weights."""
+        """Take the adapter out; with `merge`, its change stays in the weights.
+
+        Raises ValueError if merged weights would not be finite.
+        """
         for name, module in list(self.model.named_modules()):
+            if isinstance(module, TrainableTokensLayer):
+                continue  # goes with the wrapper it is in
             if isinstance(module, BaseTunerLayer):
                 if merge:
                     module.merge(safe_merge=True)
                 inner: nn.Module = module.get_base_layer()
             elif isinstance(module, AuxiliaryTrainingWrapper):
-                inner = module.modules_to_save[NAME] if merge else module.original_module
+                inner = (
+                    module.unload_and_optionally_merge_module(True, safe_merge=True, adapter_names=[NAME])
+                    if merge
+                    else module.original_module
+                )
             else:
                 continue
             parent, _, child = name.rpartition(".")
             setattr(self.model.get_submodule(parent), child, inner)
         for gate in self._gates:
             gate.remove()
-        del self.model.peft_config
+        self.model.__dict__.pop("peft_config", None)
 
 
 @contextmanager
 def _without_config(model: UnifiedModel) -> Iterator[None]:
     """peft takes a model whose config has a `model_type` for one of transformers, and would convert names."""
-    config, model.config = model.config, None
+    config, model.config = model.config, {}
     try:
         yield
     finally:

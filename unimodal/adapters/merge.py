@@ -30,7 +30,8 @@ def merge_adapter(
     dtype         of the written weights.  A small change may be lost in half precision
     An adapter of one modality, on a base whose blocks serve both, gives a model with an expert for each
     (`experts: mot`): no single set of weights is both changed and unchanged.
-    Raises UserError if the adapter is of another base, `out` is there already, or the disk is full.
+    Raises UserError if the adapter is of another base, `out` is there already, the disk is full, or a number
+    is more than `dtype` can hold.
     """
     out = Path(out)
     adapter = read_adapter(adapter_folder)
@@ -48,9 +49,12 @@ def merge_adapter(
         config.target_modules = target_modules(model, target)
         if only == "image":
             tensors = {name.replace(SHARED, IMAGE): tensor for name, tensor in tensors.items()}
-    attached = Attached(model, config, target)
+    attached = Attached(model, config, target, str(adapter.folder))
     attached.fill(tensors, str(adapter.folder))
-    attached.detach(merge=True)
+    try:
+        attached.detach(merge=True)
+    except ValueError as error:
+        raise UserError(f"{adapter.folder} cannot be merged: weights would be no finite numbers.") from error
     try:
         with whole_folder(out) as partial:
             save_model(partial, model, tokenizer, dtype)

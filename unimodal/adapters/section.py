@@ -21,6 +21,8 @@ class LoraSection(Strict):
                      compute images, and the image path's own layers.  both: all of these
     modules_to_save  modules trained in full and saved with the adapter, by name: embed_tokens, lm_head,
                      path.head, ...
+    new_tokens       whether tokens that `unimodal init` added are learned too, whatever the target: their
+                     rows of the embedding and the head, saved with the adapter.  They begin as the mean
     """
 
     target: Target = "both"
@@ -29,6 +31,7 @@ class LoraSection(Strict):
     dropout: float = Field(0.0, ge=0, lt=1)  # of the inputs of A
     use_dora: bool = False
     modules_to_save: list[str] = Field(default_factory=list)
+    new_tokens: bool = True
 
 
 class Settings(Strict):

@@ -106,10 +106,11 @@ class Shelf:
         from unimodal.adapters.attached import Attached
 
         self._settings = Settings.of(self.model.config)
-        apply_settings(self.model, adapter.note.settings)
-        self._attached = Attached(self.model, adapter.config, adapter.note.target)
         try:
-            self._attached.fill(adapter.tensors, str(adapter.folder))
+            apply_settings(self.model, adapter.note.settings)
+            where = str(adapter.folder)
+            self._attached = Attached(self.model, adapter.config, adapter.note.target, where)
+            self._attached.fill(adapter.tensors, where)
         except UserError:
             self._take_out()
             raise
@@ -117,5 +118,6 @@ class Shelf:
     def _take_out(self) -> None:
         if self._attached is not None:
             self._attached.detach()
+        if self._settings is not None:
             apply_settings(self.model, self._settings)
-        self._attached, self.active = None, None
+        self._attached = self._settings = self.active = None

@@ -5,6 +5,7 @@ by position: a change for text is computed at text positions alone (see `unimoda
 """
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from peft import LoraConfig
@@ -41,9 +42,12 @@ def target_modules(model: UnifiedModel, target: Target) -> str:
     return "|".join(patterns)
 
 
-def lora_config(model: UnifiedModel, section: LoraSection, base: str) -> LoraConfig:
+def lora_config(
+    model: UnifiedModel, section: LoraSection, base: str, new_ids: Sequence[int] = ()
+) -> LoraConfig:
     """peft's configuration of a new adapter for `model`, whose name is `base`.
 
+    new_ids  tokens whose rows of the embedding and the head are trained too, if the section says so
     Raises UserError if `modules_to_save` names something that cannot be.
     """
     for name in section.modules_to_save:
@@ -55,8 +59,17 @@ def lora_config(model: UnifiedModel, section: LoraSection, base: str) -> LoraCon
         use_dora=section.use_dora,
         target_modules=target_modules(model, section.target),
         modules_to_save=section.modules_to_save or None,
+        trainable_token_indices=_rows(model, section, new_ids) or None,
         base_model_name_or_path=base,
     )
+
+
+def _rows(model: UnifiedModel, section: LoraSection, new_ids: Sequence[int]) -> dict[str, list[int]]:
+    """Rows to train, by the table; a head that is tied to the embedding has the embedding's."""
+    if not (section.new_tokens and new_ids):
+        return {}
+    tables = ["embed_tokens"] if model.lm_head is None else ["embed_tokens", "lm_head"]
+    return {table: list(new_ids) for table in tables if table not in section.modules_to_save}
 
 
 def _check_whole(model: UnifiedModel, name: str) -> None:

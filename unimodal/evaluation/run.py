@@ -27,6 +27,8 @@ def evaluate(
     tasks: tuple[str, ...] | None = None,
     data: Path | None = None,
     cost: bool = False,
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> Report:
     """Judge a model on `n` fresh prompts of every kind.
 
@@ -37,6 +39,7 @@ def evaluate(
     sheet_all  whether the sheet shows what was right as well
     data   the folder that `unimodal data make` wrote, for the suites emoji and rows
     cost   whether to measure what a picture costs as well: forwards, operations, seconds
+    device, dtype  of a model that is told by its name (see `unimodal.load`)
     Raises UserError for an unknown suite, split or task, or a count below 1.
     """
     from data_tools.shapes.rows import world_of
@@ -52,7 +55,7 @@ def evaluate(
     if suite not in ("emoji", "rows"):
         world_of(split)
     if isinstance(model, str | Path):
-        model = _opened(str(model), suite)
+        model = _opened(str(model), suite, device, dtype)
     report = Report(getattr(model, "name", "model"), suite, split, seed)
     with Progress(transient=True) as progress:
         if suite == "emoji":
@@ -82,16 +85,20 @@ def evaluate(
     return report
 
 
-def _opened(name: str, suite: str) -> Any:
+def _opened(name: str, suite: str, device: str | None, dtype: str | None) -> Any:
     """A loaded model; for the suite of codecs the folder of a codec does as well."""
     if suite == "codec":
         from unimodal.evaluation.codec import open_codec
+        from unimodal.pretrained.choices import device_of
 
         if (codec := open_codec(name)) is not None:
+            if dtype:
+                raise UserError(f"{name} is a codec, which computes in float32; leave dtype out.")
+            codec.codec.to(device_of(device or "cpu"))
             return codec
     from unimodal.generation.load import load
 
-    return load(name)
+    return load(name, device, dtype=dtype)
 
 
 def _able(model: Any, progress: Progress) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from unimodal.external.config import ExternalConfig, ReaderNote
 from unimodal.external.model import ExternalModel
 from unimodal.images.folder import load_codec
 from unimodal.model.folder import find_model
-from unimodal.model.weights import Weights, fill, unwritten
+from unimodal.model.weights import Weights, fill, narrowed, unwritten
 from unimodal.pretrained.checkpoint import find_checkpoint
 from unimodal.readers import open_reader
 from unimodal.readers.tokens import tokens_fingerprint
@@ -85,7 +85,10 @@ def find_reader(note: ReaderNote, model: Path) -> Path:
 
 
 def save_external(folder: Path, model: ExternalModel, dtype: torch.dtype = torch.float32) -> None:
-    """Write a model folder; weights are stored as `dtype` and read back as float32."""
+    """Write a model folder; weights are stored as `dtype` and read back as float32.
+
+    Raises UserError for a number that `dtype` cannot hold.
+    """
     from huggingface_hub import save_torch_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +98,7 @@ def save_external(folder: Path, model: ExternalModel, dtype: torch.dtype = torch
     config.save(folder)
     model.codec.save(folder / "codec")
     weights = {
-        name: value.detach().to("cpu", dtype)
+        name: narrowed(value, dtype, name)
         for name, value in model.state_dict().items()
         if name.startswith(("connector.", "denoiser."))
     }

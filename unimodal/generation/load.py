@@ -15,13 +15,20 @@ from unimodal.model.folder import find_model, load_model, model_type
 OTHERS = {"external": "unimodal.external.verbs:open_external"}
 
 
-def load(name: str | Path | None = None, device: str | None = None, adapter: Adapters = None) -> Unimodal:
+def load(
+    name: str | Path | None = None,
+    device: str | None = None,
+    adapter: Adapters = None,
+    dtype: str | torch.dtype | None = None,
+) -> Unimodal:
     """Load a model: a shipped name, a folder that `unimodal train` wrote, or a hub id.
 
     name     None takes the model that the adapter belongs to; an adapter's folder means both
     device   None takes CUDA where there is one, else the CPU
     adapter  one or more adapter folders, each FOLDER or NAME=FOLDER, or folders by name; the first is used
-    Raises UserError if there is no such model, its files are damaged, or an adapter is of another model.
+    dtype    of the decoder's weights: float32, bfloat16, float16; None takes float32
+    Raises UserError if there is no such model or device, its files are damaged, or an adapter is of another
+    model.
     """
     adapters = named(adapter)
     if name is not None and is_adapter(name):
@@ -34,13 +41,20 @@ def load(name: str | Path | None = None, device: str | None = None, adapter: Ada
         folder, name = find_base(note, first), note.base
     else:
         raise UserError("name a model to load, or an adapter, which knows its model")
+    if device or dtype:
+        from unimodal.pretrained.choices import device_of, dtype_of  # a chat as it is need not wait for them
+
+        device = device and str(device_of(device))
+        dtype = dtype_of(dtype) if isinstance(dtype, str) else dtype
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if (kind := model_type(folder)) in OTHERS:
         if adapters:
             raise UserError(f"{folder} is an {kind} model, which takes no adapters; load it without.")
+        if dtype not in (None, torch.float32):
+            raise UserError(f"{folder} is an {kind} model, which computes in float32; load it without dtype.")
         return resolve_name(OTHERS[kind])(folder, str(name), device)
-    model, tokenizer = load_model(folder)
-    loaded = Unimodal(model.to(device), tokenizer, str(name), folder)
+    model, tokenizer = load_model(folder, device, dtype or torch.float32)
+    loaded = Unimodal(model, tokenizer, str(name), folder)
     for called, path in adapters.items():
         loaded.add_adapter({called: path})
     loaded.set_adapter(next(iter(adapters), None))

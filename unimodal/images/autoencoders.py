@@ -35,6 +35,7 @@ def _deep_compression(config: dict) -> nn.Module:
 # Class -> (builder, the widths whose number gives the stride and diffusers' default for them, default C)
 CLASSES: dict[str, tuple[Callable[[dict], nn.Module], str, int, int]] = {
     "AutoencoderKL": (_diffusers("AutoencoderKL"), "block_out_channels", 1, 4),
+    "AsymmetricAutoencoderKL": (_diffusers("AsymmetricAutoencoderKL"), "down_block_out_channels", 1, 4),
     "AutoencoderDC": (_deep_compression, "encoder_block_out_channels", 6, 32),
     "AutoencoderTiny": (_diffusers("AutoencoderTiny"), "encoder_block_out_channels", 4, 4),
     "VQModel": (_diffusers("VQModel"), "block_out_channels", 1, 3),
@@ -63,7 +64,7 @@ def declared_scale(config: dict) -> tuple[float | list[float], float | list[floa
     diffusers feeds generators (z - shift_factor) * scaling_factor, or where the latents' own moments are
     given, (z - latents_mean) * scaling_factor / latents_std.
     """
-    default = 0.18215 if _class_of(config) in ("AutoencoderKL", "VQModel") else 1.0
+    default = 0.18215 if _class_of(config) in ("AutoencoderKL", "AsymmetricAutoencoderKL", "VQModel") else 1.0
     scale = config.get("scaling_factor") or default
     if config.get("latents_mean") and config.get("latents_std"):
         return config["latents_mean"], [value / scale for value in config["latents_std"]]

@@ -115,7 +115,7 @@ class Codec(nn.Module, ABC):
 
 
 class DiffusersCodec(Codec):
-    """A continuous autoencoder in diffusers' format: AutoencoderKL, AutoencoderDC or AutoencoderTiny.
+    """A continuous autoencoder in diffusers' format: AutoencoderKL, AutoencoderDC, ...
 
     config  what config.json says, `_class_name` included
     fold    squares of fold x fold pixels become the channels of one pixel before the network sees them

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unimodal.errors import UserError
+from unimodal.hub import fetch
 from unimodal.images import autoencoders
 from unimodal.images.codec import CODEC_FILE, Codec, DiffusersCodec, PixelPatches
 
@@ -44,6 +45,8 @@ def _load_network(folder: Path, entries: dict | None) -> Codec:
     if not (folder / "config.json").is_file():
         inner = next(iter(sorted(path.parent.name for path in folder.glob("*/config.json"))), None)
         hint = f" Did you mean {folder / inner}?" if inner else ""
+        if not inner and (folder / "model_index.json").is_file():
+            hint = " It is a whole pipeline: download the folder of its autoencoder, vae/, and name that."
         raise UserError(
             f"{folder} is no codec: it has no config.json. Expected a diffusers autoencoder folder, as "
             f"`unimodal train recipes/codec/shapes.yaml` writes it.{hint}"
@@ -115,17 +118,9 @@ def _find(folder_or_id: Path | str) -> Path:
     name = str(folder_or_id)
     if "/" not in name and (SHIPPED / name / "codec").is_dir():
         return SHIPPED / name / "codec"
-    could_be_id = isinstance(folder_or_id, str) and name.count("/") == 1 and not name.startswith((".", "/"))
-    if could_be_id and not Path(name.split("/")[0]).exists():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError
-
-        try:
-            return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-        except (HfHubHTTPError, OSError) as error:
-            raise UserError(
-                f"codec {name!r} is no folder here, and could not be fetched from the hub: {error}"
-            ) from None
+    could_be_id = isinstance(folder_or_id, str) and not Path(name.split("/")[0]).exists()
+    if could_be_id and (fetched := fetch(name, "codec", ("*.json", "*.safetensors"))) is not None:
+        return fetched
     raise UserError(
         f"there is no codec folder {name!r}. Train one with `unimodal train recipes/codec/shapes.yaml`, or "
         "give the folder or hub id of a diffusers autoencoder."

@@ -12,18 +12,22 @@ from pathlib import Path
 import torch
 
 from unimodal.errors import UserError, nearest
+from unimodal.hub import fetch
 from unimodal.images.folder import SHIPPED, load_codec
 from unimodal.images.vision import FOLDER, VisionTower, load_tower
 from unimodal.model.config import ModelConfig
 from unimodal.model.unified import UnifiedModel
-from unimodal.model.weights import Weights, fill, unwritten
+from unimodal.model.weights import Weights, fill, narrowed, unwritten
 from unimodal.sequence.tokenizer import Tokenizer
 
 
 def save_model(
     folder: Path, model: UnifiedModel, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a complete model folder; weights are stored as `dtype` and read back as float32."""
+    """Write a complete model folder; weights are stored as `dtype` and read back as float32.
+
+    Raises UserError for a number that `dtype` cannot hold.
+    """
     from huggingface_hub import save_torch_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -33,7 +37,7 @@ def save_model(
     if model.tower is not None:
         model.tower.save(folder / FOLDER)
     weights = {
-        name: value.detach().to("cpu", dtype)
+        name: narrowed(value, dtype, name)
         for name, value in model.state_dict().items()
         if not name.startswith(("codec.", "tower."))
     }
@@ -45,7 +49,8 @@ def load_model(
 ) -> tuple[UnifiedModel, Tokenizer]:
     """Read what `save_model` wrote, tensor by tensor to its device and precision, ready for inference.
 
-    Host memory never holds more than the model and one tensor.  Codec and tower stay in float32.
+    Host memory never holds more than the model and one tensor.  `dtype` is that of the decoder, the embedding
+    and the head: codec, tower, and what computes between them and the decoder, stay in float32.
     Raises UserError if the folder is not a model, misses a part, or its weights do not fit its config.
     """
     config = ModelConfig.load(folder)
@@ -61,6 +66,9 @@ def load_model(
         model = UnifiedModel(config, codec)
     model.codec = None  # its weights are in its own folder
     fill(model, Weights(folder), device, dtype)
+    for part in (model.path, model.places, model.reference, model.vision_in):
+        if part is not None:
+            part.float()
     model.codec, model.tower = codec.requires_grad_(False), tower
     return model.to(device).eval(), tokenizer
 
@@ -97,17 +105,9 @@ def find_model(name: str) -> Path:
         return Path(name)
     if name in shipped:
         return SHIPPED / name
-    if name.count("/") == 1 and not name.startswith((".", "/")):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        patterns = ["*.json", "*.safetensors", "*.jinja", "*.md"]
-        try:
-            return Path(snapshot_download(name, allow_patterns=patterns))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise UserError(
-                f"{name!r} is no folder here, and could not be fetched from the hub: {error}"
-            ) from error
+    patterns = ("*.json", "*.safetensors", "*.jinja", "*.md")
+    if (fetched := fetch(name, "model", patterns, folders=True)) is not None:  # codec/ and vision/ too
+        return fetched
     raise UserError(
         f"no model {name!r}{nearest(name, shipped)}: expected a folder that `unimodal train` wrote, a "
         f"shipped model ({', '.join(shipped) or 'none'}), or a hub id such as owner/name."

@@ -107,7 +107,7 @@ class UnifiedModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embed_tokens.weight.device
+        return self.decoder.norm.weight.device
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations."""
@@ -218,7 +218,7 @@ class UnifiedModel(nn.Module):
     def new_cache(self, rows: int, room: int) -> KVCache:
         """An empty cache for `rows` conversations of up to `room` positions (it grows when needed)."""
         config = self.config
-        like = self.embed_tokens.weight
+        like = self.decoder.norm.weight
         return KVCache.empty(
             config.num_hidden_layers, rows, room, config.num_key_value_heads, config.head_dim, like
         )
@@ -267,9 +267,11 @@ class UnifiedModel(nn.Module):
         """Hidden states (B, P, D) of embeddings over the cache, which is left as it was.
 
         image  whether they are an image's; otherwise a block of text's
+        The decoder may compute in half precision; the path, from whose numbers these come, need not.
         """
         is_image = torch.full(embeds.shape[:2], image, dtype=torch.bool, device=embeds.device)
-        return self._cached(cache, embeds, position, marks, is_image)
+        inside = embeds.to(cache.k[0].dtype)
+        return self._cached(cache, inside, position, marks, is_image).to(embeds.dtype)
 
     def _cached(
         self, cache: KVCache, embeds: Tensor, position: Tensor, marks: Marks, is_image: Tensor

@@ -138,6 +138,18 @@ def fill(module: nn.Module, weights: Weights, device: torch.device | str, dtype:
         target.data = value.to(device, dtype if value.is_floating_point() else None)
 
 
+def narrowed(value: Tensor, dtype: torch.dtype, name: str, where: str | Path = "the weights") -> Tensor:
+    """A weight on the CPU in the type it is to be saved in.
+
+    Raises UserError if float16 cannot hold it: what is beyond 65,504 would become infinite.
+    """
+    out = value.detach().to("cpu", dtype)
+    if dtype == torch.float16 and not out.isfinite().all():
+        largest = value.abs().max().item()
+        raise UserError(f"{where}: {name} reaches {largest:.3g}, which float16 cannot hold. Use bfloat16.")
+    return out
+
+
 def some(words: list[str], most: int = 3) -> str:
     """The first few of a long list."""
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -74,9 +74,7 @@ class NextTokenPath(nn.Module):
         self.latent_in = nn.Linear(self.channels, width)
         self.symbol_in = nn.Embedding(self.start + 1, width)
         self.map_in = nn.Embedding(len(self.shares), width)
-        entries = pad(
-            entries_of(codec).flatten(0, 1), (0, 0, 0, 2)
-        )  # (symbols, C); the last two mean nothing
+        entries = pad(entries_of(codec).flatten(0, 1), (0, 0, 0, 2))  # the last two mean nothing
         self.register_buffer("entries", entries)
         self.head = CodeHead(width, entries[:-1])
 

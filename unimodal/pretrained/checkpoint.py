@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unimodal.errors import UserError
+from unimodal.hub import fetch
 
 # Of a repository that holds the same weights several times over, only these.
 PATTERNS = ["*config.json", "tokenizer*", "special_tokens_map.json", "chat_template*", "model*.safetensors*"]
@@ -29,16 +30,8 @@ def find_checkpoint(
         return path
     if path.exists():
         raise UserError(f"{path} is a file; expected the folder of a checkpoint, with its config.json.")
-    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError
-
-        try:
-            return Path(snapshot_download(text, allow_patterns=list(patterns), ignore_patterns=["*/*"]))
-        except (HfHubHTTPError, OSError) as error:
-            raise UserError(
-                f"{what} {text!r} is no folder here, and could not be fetched from the hub: {error}"
-            ) from error
+    if (fetched := fetch(text, what, patterns)) is not None:
+        return fetched
     raise UserError(
         f"there is no {what} {text!r}: expected the folder of a checkpoint in transformers' format, "
         "or a hub id such as owner/name."

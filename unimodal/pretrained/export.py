@@ -1,7 +1,8 @@
 """The text part of a unified model, given back as a checkpoint of transformers.
 
-Its logits are those of the unified model on text.  The tokenizer comes along with its new tokens and the
-ChatML template; image weights, places and the codec stay behind.
+Its logits are those of the unified model on text.  The tokenizer comes along with its new tokens; template,
+ends and habits of generation are those of the checkpoint that the model was made of, or ours where it had no
+template.  Image weights, places and the codec stay behind.
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ from unimodal.model.weights import Shape, Weights, write
 from unimodal.pretrained.checkpoint import check_free
 from unimodal.pretrained.choices import KINDS
 from unimodal.pretrained.names import TABLES, is_copy, text_weights, their_name
+from unimodal.pretrained.origin import exported_ids, restore
 from unimodal.pretrained.text_config import text_config
 from unimodal.sequence.tokenizer import Tokenizer
 from unimodal.training.checkpoint import whole_folder
@@ -45,13 +47,8 @@ def export_llm(model: str, out: Path) -> dict[str, str]:
             )
     ours = {their_name(name): name for name in sizes}
     plan = {theirs: Shape(sizes[name], KINDS[weights.kind(name)]) for theirs, name in ours.items()}
-    theirs = text_config(
-        config,
-        bos_token_id=tokenizer.endoftext if tokenizer.bos is None else tokenizer.bos,
-        eos_token_id=[tokenizer.im_end, tokenizer.endoftext],
-        pad_token_id=tokenizer.pad,
-        dtype=plan[their_name(TABLES[0])].dtype,
-    )
+    ids = exported_ids(tokenizer)
+    theirs = text_config(config, **ids, dtype=plan[their_name(TABLES[0])].dtype)
     name = type(theirs).__name__.replace("Config", "ForCausalLM")
     theirs.architectures = [name]
 
@@ -61,18 +58,9 @@ def export_llm(model: str, out: Path) -> dict[str, str]:
     try:
         with whole_folder(out) as partial:
             theirs.save_pretrained(partial)
-            _generation(theirs).save_pretrained(partial)
-            tokenizer.save(partial)
+            restore(partial, tokenizer, ids)
             write(partial, plan, make)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{out} could not be written, and nothing was left there: {error}") from error
     numbers = sum(shape.bytes // shape.dtype.itemsize for shape in plan.values())
     return {"class": name, "parameters": f"{numbers / 1e6:,.1f} M", "vocabulary": f"{config.vocab_size} rows"}
-
-
-def _generation(config):
-    """When `generate` of transformers starts and stops."""
-    from transformers import GenerationConfig
-
-    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return GenerationConfig(**{name: getattr(config, name) for name in ids})

@@ -18,7 +18,7 @@ from unimodal.images.folder import load_codec
 from unimodal.images.vision import FILES, FOLDER, load_tower
 from unimodal.model.config import ModelConfig
 from unimodal.model.unified import UnifiedModel
-from unimodal.model.weights import Shape, Weights, some, write
+from unimodal.model.weights import Shape, Weights, narrowed, some, write
 from unimodal.pretrained.checkpoint import check_free, find_checkpoint
 from unimodal.pretrained.choices import config_of, device_of, dtype_of, own_dtype, rows_for
 from unimodal.pretrained.families import decoder_fields, read_config
@@ -85,7 +85,7 @@ def init_model(
         theirs, known = their_name(name), vocabulary.known
         if name in TABLES:
             return extended(weights, theirs, known, vocabulary.new_ids, config.vocab_size, kind, place)
-        return _converted(weights.read(theirs).to(place), kind, theirs, folder).cpu()
+        return narrowed(weights.read(theirs).to(place), kind, theirs, folder)
 
     sizes = sources | {name: tuple(value.shape) for name, value in new.items()}
     try:
@@ -123,7 +123,7 @@ def extended(
     for number, piece in enumerate(weights.rows(name, PIECE)):
         start, piece = number * PIECE, piece.to(device)
         total += piece[: max(known - start, 0)].double().sum(0)
-        table[start : start + len(piece)] = _converted(piece, dtype, name, weights.folder)
+        table[start : start + len(piece)] = narrowed(piece, dtype, name, weights.folder)
     table[old:] = table[new] = (total / known).to("cpu", dtype)
     return table
 
@@ -157,14 +157,6 @@ def _new_weights(config: ModelConfig, codec: Codec) -> dict[str, Tensor]:
         small = UnifiedModel(config.model_copy(update=few), codec)
     text = ("decoder.", "codec.", *TABLES)
     return {name: value for name, value in small.state_dict().items() if not name.startswith(text)}
-
-
-def _converted(value: Tensor, dtype: torch.dtype, name: str, folder: Path) -> Tensor:
-    out = value.to(dtype)
-    if dtype == torch.float16 and not torch.isfinite(out).all():
-        largest = value.abs().max().item()
-        raise UserError(f"{folder}: {name} reaches {largest:.3g}, which float16 cannot hold. Use bfloat16.")
-    return out
 
 
 def _summary(

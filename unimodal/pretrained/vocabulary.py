@@ -16,6 +16,7 @@ from tokenizers import AddedToken, processors
 
 from unimodal.errors import UserError
 from unimodal.pretrained.checkpoint import read_json
+from unimodal.pretrained.origin import content, read_origin, template_text
 from unimodal.sequence.tokenizer import BOS, SPECIALS, Tokenizer
 
 # What pretrained models call the end of a text, by preference.
@@ -80,8 +81,9 @@ def extend(folder: Path) -> Vocabulary:
     if bos := names.get(BOS):
         pair = [(bos, backend.token_to_id(bos))]
         backend.post_processor = processors.TemplateProcessing(f"{bos} $A", special_tokens=pair)
+    origin = read_origin(folder, settings, added)
     try:
-        tokenizer = Tokenizer(backend, names)
+        tokenizer = Tokenizer(backend, names, origin)
     except UserError as error:
         raise UserError(f"{file}: {error}.") from error
     for text in PROBES:
@@ -91,13 +93,13 @@ def extend(folder: Path) -> Vocabulary:
                 "gives every text back."
             )
     kept = [token for token in names.values() if token not in added]
-    return Vocabulary(tokenizer, known, kept, added, _notes(folder, settings, added))
+    return Vocabulary(tokenizer, known, kept, added, _notes(folder, template_text(origin), added))
 
 
 def _end_of_text(raw: dict[str, Any], settings: dict[str, Any]) -> str:
     """The checkpoint's own end of text, or ours if it has none beside the end of a turn."""
     present = {token.get("content") for token in raw.get("added_tokens") or []}
-    for token in (*ENDS, _content(settings.get("eos_token"))):
+    for token in (*ENDS, content(settings.get("eos_token"))):
         if token in present and token != SPECIALS["im_end"]:
             return token
     return SPECIALS["endoftext"]
@@ -120,11 +122,6 @@ def _habit(raw: dict[str, Any], file: Path) -> dict[str, str]:
         found = " ".join(map(str, map(backend.id_to_token, with_habit[:before])))
         raise UserError(f"{file}: it begins every text with {found}; expected one token at most, or none.")
     return {BOS: backend.id_to_token(with_habit[0])} if before else {}
-
-
-def _content(token: Any) -> Any:
-    """A special token's text: settings hold it as it is, or in an object."""
-    return token.get("content") if isinstance(token, dict) else token
 
 
 def _plain(raw: dict[str, Any], specials: set[str]) -> dict[str, Any]:
@@ -160,22 +157,8 @@ def _unspaced(part: dict[str, Any] | None) -> dict[str, Any] | None:
     return part
 
 
-def _template(folder: Path, settings: dict[str, Any]) -> str:
-    """All of a checkpoint's chat templates in one text; empty if it has none."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    found = settings.get("chat_template") or read_json(folder / "chat_template.json").get("chat_template", "")
-    if isinstance(found, list):  # several, by name
-        found = "\n".join(str(one.get("template", "")) for one in found if isinstance(one, dict))
-    if not isinstance(found, str):
-        kind = type(found).__name__
-        raise UserError(f"{folder}: chat_template is a {kind}; expected Jinja text, or a list of named ones.")
-    return found
-
-
-def _notes(folder: Path, settings: dict[str, Any], added: list[str]) -> list[str]:
-    template, start = _template(folder, settings), SPECIALS["im_start"]
+def _notes(folder: Path, template: str, added: list[str]) -> list[str]:
+    start = SPECIALS["im_start"]
     if start not in added and (not template or start in template):
         return []
     why = "its chat template is not ChatML" if template else "it has no chat template"

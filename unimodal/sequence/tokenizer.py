@@ -15,6 +15,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from unimodal.errors import UserError
+from unimodal.sequence.origin import Origin
 from unimodal.sequence.token_bytes import bytes_of_tokens
 
 SPECIALS = {
@@ -50,6 +51,7 @@ class Tokenizer:
     backend  a `tokenizers.Tokenizer` over bytes that holds every special token
     names    special tokens that are called otherwise than in SPECIALS, as a pretrained model's end of text;
              and `bos`, where it is that model's habit to begin every sequence with one
+    origin   what that model's checkpoint said; None of a tokenizer that was trained here
     Raises UserError if a special token is missing, or the vocabulary is not over bytes.
     """
 
@@ -61,8 +63,13 @@ class Tokenizer:
     pad: int
     bos: int | None = None
 
-    def __init__(self, backend: tokenizers.Tokenizer, names: dict[str, str] | None = None):
-        self.backend = backend
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        names: dict[str, str] | None = None,
+        origin: Origin | None = None,
+    ):
+        self.backend, self.origin = backend, origin
         self.names = SPECIALS | (names or {})
         backend.encode_special_tokens = True  # "<|im_end|>" in a text is eight or so ordinary tokens
         for name, token in self.names.items():
@@ -80,7 +87,13 @@ class Tokenizer:
         return 1 + max(self._bytes)
 
     def __reduce__(self):
-        return _from_json, (self.backend.to_str(), self.names)
+        return _from_json, (self.backend.to_str(), self.names, self.origin)
+
+    @property
+    def new_ids(self) -> list[int]:
+        """Ids that a pretrained model did not know and that stand in sequences: all but the padding's."""
+        added = self.origin.added if self.origin else []
+        return [self.backend.token_to_id(token) for token in added if token != self.names["pad"]]
 
     def _encode(self, text: str) -> tuple[int, ...]:
         try:
@@ -104,7 +117,10 @@ class Tokenizer:
         return b"".join(self.bytes_of(int(i)) for i in ids).decode("utf-8", "replace")
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, as `transformers.AutoTokenizer` reads them."""
+        """Write `tokenizer.json` and `tokenizer_config.json`, as `transformers.AutoTokenizer` reads them.
+
+        And `origin.json`, if there is an origin.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         text = self.backend.to_str(pretty=True)  # its own `save` raises no OSError where the disk is full
@@ -124,6 +140,8 @@ class Tokenizer:
         if own := {name: token for name, token in self.names.items() if token != SPECIALS.get(name)}:
             settings[OWN_NAMES] = own
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        if self.origin is not None:
+            self.origin.save(folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
@@ -134,15 +152,16 @@ class Tokenizer:
         settings = file.with_name("tokenizer_config.json")
         try:
             names = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-            return cls(tokenizers.Tokenizer.from_file(str(file)), names.get(OWN_NAMES))
+            origin = Origin.load(file.parent)
+            return cls(tokenizers.Tokenizer.from_file(str(file)), names.get(OWN_NAMES), origin)
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
         except Exception as error:  # tokenizers raises bare Exception
             raise UserError(f"{file} is no tokenizer that `tokenizers` reads: {error}") from error
 
 
-def _from_json(text: str, names: dict[str, str] | None = None) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(text), names)
+def _from_json(text: str, names: dict[str, str], origin: Origin | None) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(text), names, origin)
 
 
 class StreamDecoder:

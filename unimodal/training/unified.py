@@ -44,7 +44,7 @@ class UnifiedModelSection(ModelConfig):
     init_from: str | None = None  # a model to start from; its shape then is the model's shape
     codec: str | None = None  # folder, id, or a shipped model whose codec it is; null: that of init_from
     train_codec: bool = False  # go on training the codec, on reconstruction, beside the model
-    tokenizer: str | None = None  # folder; null: that of init_from, or a new one trained on the data
+    tokenizer: str | None = None  # folder, without init_from, which brings its own; null: trained on the data
     loss: LossWeights = Field(default_factory=LossWeights)
     freeze: list[Part] = Field(default_factory=list)  # parts that are not trained (see model/experts.py)
     lora: LoraSection | None = None  # train an adapter of init_from; null: its weights themselves
@@ -59,6 +59,11 @@ class UnifiedModelSection(ModelConfig):
         adapter = None
         if self.lora:
             self._check_lora()
+        if self.init_from and self.tokenizer:
+            raise UserError(
+                "model.tokenizer and model.init_from exclude each other: weights know the tokens of their "
+                "own tokenizer. Leave model.tokenizer out."
+            )
         if self.init_from:
             folder = self._base()
             model, tokenizer = load_model(folder)
@@ -95,7 +100,7 @@ class UnifiedModelSection(ModelConfig):
         model.train().codec.requires_grad_(self.train_codec)
         freeze(model, self.freeze)
         if self.lora:
-            adapter = self._adapt(model, folder, checkpoint)
+            adapter = self._adapt(model, folder, checkpoint, tokenizer.new_ids)
         return UnifiedTrainee(
             model,
             tokenizer,
@@ -139,7 +144,7 @@ class UnifiedModelSection(ModelConfig):
                 "Leave model.freeze out; model.lora.target says what the adapter changes."
             )
 
-    def _adapt(self, model: UnifiedModel, folder: Path, checkpoint: Path | None) -> Note:
+    def _adapt(self, model: UnifiedModel, folder: Path, checkpoint: Path | None, new_ids: list[int]) -> Note:
         """Put a new adapter into the model and give its note.  Refuses to resume on another base."""
         from unimodal.adapters.attached import Attached
         from unimodal.adapters.targets import lora_config
@@ -156,7 +161,7 @@ class UnifiedModelSection(ModelConfig):
                 f"{folder} has other weights than when {checkpoint} was written: its adapter would not fit. "
                 "Bring the old weights back, or start anew with another output.dir."
             )
-        Attached(model, lora_config(model, self.lora, self.init_from), self.lora.target)
+        Attached(model, lora_config(model, self.lora, self.init_from, new_ids), self.lora.target)
         return note
 
     def _changed(self, config: ModelConfig) -> ModelConfig:
