@@ -40,8 +40,12 @@ MLP_HEAD = {"head_width": 48, "head_depth": 2, "noises": 2}
 
 
 @cache
+@torch.inference_mode(False)
 def codec_of(name: str) -> Codec:
-    """Raw pixel patches, or a random network around a quantizer that has seen a few pictures."""
+    """Raw pixel patches, or a random network around a quantizer that has seen a few pictures.
+
+    Kept for all tests, so its tensors are such as may be trained, whoever asks for it first.
+    """
     if name == "pixels":
         return PixelPatches(4)
     torch.manual_seed(0)
