@@ -14,6 +14,7 @@ from tests.evaluation.fakes import Copying, Perfect, Reply, picture
 from unimodal.errors import UserError
 from unimodal.evaluation.run import TASKS, evaluate, print_report
 from unimodal.evaluation.shapes import examples, psnr
+from unimodal.images.codec import PixelPatches
 
 NAMES = {
     "t2i/single",
@@ -172,25 +173,18 @@ def test_psnr_against_its_definition():
     assert psnr(0.0) == 60
 
 
-class HalfCodec(torch.nn.Module):
+class Darkens(PixelPatches):
     """Keeps everything, but darkens by a known amount."""
 
-    def __init__(self):
-        super().__init__()
-        self.shift = torch.nn.Parameter(torch.tensor(4 / 127.5))
-
-    def encode(self, pixels):
-        return pixels
-
-    def decode(self, latents):
-        return (latents - self.shift).clamp(-1, 1)
+    def from_raw(self, latents):
+        return super().from_raw(latents) - 4 / 127.5
 
 
 def test_codec_suite_measures_a_known_error():
     class Model:
         name = "codec only"
         config = type("Config", (), {"image_size": 64})
-        model = type("Inner", (), {"codec": HalfCodec(), "device": torch.device("cpu")})
+        model = type("Inner", (), {"codec": Darkens(), "device": torch.device("cpu")})
 
     scores = evaluate(Model(), suite="codec", n=8).scores
     assert scores["codec/psnr"].value == pytest.approx(20 * np.log10(255 / 4), abs=0.5)
