@@ -13,7 +13,7 @@ HOW = {"path", "path_options", "codec", "patch_size", "experts", "freeze", "time
 def test_all_have_the_same_rows_operations_and_beginning(name):
     recipe, flow = (load_recipe(find_recipe(one)) for one in (name, "paths/flow"))
     assert recipe.data == flow.data
-    assert recipe.train == flow.train and recipe.train.flops == 1.2e14
+    assert recipe.train == flow.train and recipe.train.flops == 1.8e14
     assert recipe.output.dir.name == name.removeprefix("paths/")
     said = [one.model.model_dump(exclude=HOW) for one in (recipe, flow)]
     assert said[0] == said[1]
