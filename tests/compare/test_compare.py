@@ -291,11 +291,13 @@ def test_killed_in_the_middle_it_ends_whole_and_goes_on(write, tmp_path):
     try:
         until(lambda: (second / "run/log.jsonl").is_file() and (second / "run/log.jsonl").read_text())
         (trainer,) = psutil.Process(whole.pid).children()
+        trainer.suspend()  # so that it is in the middle, however quick the machine is
         with pytest.raises(UserError, match="another process works there"):
             compare(path, "5m", out)
     finally:
         whole.kill()
         whole.wait()
+    trainer.resume()
     trainer.wait(60)
     assert complete_checkpoints(second / "run"), "a trainer saves before it goes"
     assert not (second / "training.json").exists()

@@ -75,7 +75,7 @@ class Case:
     path: str
     codec: str
     config: dict[str, Any] = field(default_factory=dict, hash=False)
-    steps: int = 200
+    steps: int = 100
     rate: float = 3e-3
     to: float = 0.05
     copied: bool = False
@@ -91,18 +91,18 @@ class Case:
 
 
 CASES = {
-    "flow on pixels": Case("flow", "pixels"),
-    "flow on codes": Case("flow", "vq"),
-    "flow on a variational network": Case("flow", "a variational network"),
-    "flow on joined cells": Case("flow", "pixels of two", {"patch_size": 2}),
-    "flow, experts": Case("flow", "pixels", {"experts": "mot"}),
-    "flow, image expert copied": Case("flow", "pixels", {"experts": "mot"}, copied=True),
+    "flow on pixels": Case("flow", "pixels", steps=200),
+    "flow on codes": Case("flow", "vq", steps=200),
+    "flow on a variational network": Case("flow", "a variational network", steps=200),
+    "flow on joined cells": Case("flow", "pixels of two", {"patch_size": 2}, steps=200),
+    "flow, experts": Case("flow", "pixels", {"experts": "mot"}, steps=200),
+    "flow, image expert copied": Case("flow", "pixels", {"experts": "mot"}, copied=True, steps=200),
     "flow, text frozen": Case(
-        "flow", "pixels", {"experts": "mot"}, copied=True, frozen=("text_expert", "embeddings")
+        "flow", "pixels", {"experts": "mot"}, copied=True, frozen=("text_expert", "embeddings"), steps=200
     ),
-    "flow to the picture": Case("flow", "pixels", {"path_options": {"prediction": "x0"}}),
-    "flow, shown the picture before": Case("flow", "pixels", {"reference": "cells"}),
-    "flow, deeper head": Case("flow", "vq", {"path_options": {"head_depth": 2}}),
+    "flow to the picture": Case("flow", "pixels", {"path_options": {"prediction": "x0"}}, steps=200),
+    "flow, shown the picture before": Case("flow", "pixels", {"reference": "cells"}, steps=200),
+    "flow, deeper head": Case("flow", "vq", {"path_options": {"head_depth": 2}}, steps=200),
     "next_token on codes": Case("next_token", "vq"),
     "next_token on the directions of codes": Case("next_token", "vq, cosine"),
     "next_token on bits": Case("next_token", "lfq"),
@@ -133,18 +133,23 @@ CASES = {
     "masked on scales": Case("masked", "multi_scale"),
     "masked on scales, shown the picture before": Case("masked", "multi_scale", {"reference": "cells"}),
     "masked, text as well": Case("masked", "vq", MASKED_TEXT),
-    "flow, masked text, experts": Case("flow", "pixels", MASKED_TEXT | {"experts": "mot"}),
+    "flow, masked text, experts": Case("flow", "pixels", MASKED_TEXT | {"experts": "mot"}, steps=200),
     "next_token, masked text": Case("next_token", "vq", MASKED_TEXT),
-    "per_token on pixels": Case("per_token", "pixels", {"path_options": MLP_HEAD}),
-    "per_token on a network": Case("per_token", "a network", {"path_options": MLP_HEAD}),
+    "per_token on pixels": Case("per_token", "pixels", {"path_options": MLP_HEAD}, steps=200),
+    "per_token on a network": Case("per_token", "a network", {"path_options": MLP_HEAD}, steps=200),
     "per_token on joined cells": Case(
-        "per_token", "pixels of two", {"patch_size": 2, "path_options": MLP_HEAD}
+        "per_token", "pixels of two", {"patch_size": 2, "path_options": MLP_HEAD}, steps=200
     ),
     "per_token on codes, experts": Case(
-        "per_token", "vq", {"experts": "mot", "path_options": MLP_HEAD | {"mask_min": 0.0, "mask_std": 1.0}}
+        "per_token",
+        "vq",
+        {"experts": "mot", "path_options": MLP_HEAD | {"mask_min": 0.0, "mask_std": 1.0}},
+        steps=200,
     ),
     "per_token, shown the picture before": Case(
-        "per_token", "pixels", {"path_options": MLP_HEAD, "reference": "cells"}
+        "per_token", "pixels", {"path_options": MLP_HEAD, "reference": "cells"}, steps=200
     ),
-    "per_token, raster": Case("per_token", "pixels", {"path_options": MLP_HEAD | {"order": "raster"}}),
+    "per_token, raster": Case(
+        "per_token", "pixels", {"path_options": MLP_HEAD | {"order": "raster"}}, steps=200
+    ),
 }
