@@ -1,6 +1,7 @@
 """A model made into one of another path reads and writes as it did, and learns the new way to draw."""
 
 import logging
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -92,3 +93,23 @@ def test_tokens_of_another_size_are_read_by_a_new_layer(caplog):
     assert "another size" in caplog.text
     with pytest.raises(UserError, match="says codes, and PixelPatches has none"):
         turned(model, path="masked")
+
+
+@pytest.mark.parametrize(
+    ("path", "codec"), [("next_token", "residual"), ("masked", "residual"), ("next_scale", "multi_scale")]
+)
+def test_under_another_codec_weights_stay_and_codes_mean_what_it_says(path, codec):
+    model = tiny_model(0, codec_of(codec), path=path)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for weight in model.path.parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    new = deepcopy(model.codec)
+    new.std.mul_(torch.rand(new.channels) + 0.5)
+    other, fresh = with_path(model, model.config, new), tiny_model(1, new, path=path)
+    weights = dict(model.path.named_parameters())
+    assert weights and all(torch.equal(value, weights[name]) for name, value in other.path.named_parameters())
+    meanings, before = dict(fresh.path.named_buffers()), dict(model.path.named_buffers())
+    assert meanings.keys() == dict(other.path.named_buffers()).keys()
+    for name, value in other.path.named_buffers():
+        assert torch.equal(value, meanings[name]) and not torch.equal(value, before[name])

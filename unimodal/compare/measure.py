@@ -40,10 +40,9 @@ def cache_gain(recipe: Path, device: torch.device) -> dict[str, float] | None:
     """Seconds of a training step's forward and backward, its prompts read anew or fetched from disk.
 
     step_seconds, cached_step_seconds and gain, the first over the second, as means over the first batches of
-    the recipe's data; None where there is nothing to keep: of an integrated model, and of a connector whose
-    own positions the reader reads, which change as they learn.
+    the recipe's data; None where there is nothing to keep: of an integrated model, and of a connector that
+    puts positions behind the prompt which learn.
     """
-    from unimodal.external.cache import ConditionCache
     from unimodal.training.config import load_recipe
 
     settings = load_recipe(recipe)
@@ -52,7 +51,7 @@ def cache_gain(recipe: Path, device: torch.device) -> dict[str, float] | None:
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"workers": 0})})
     trainee = settings.model.build(settings, None)
     model = trainee.module.to(device)
-    if model.connector.appended is not None:
+    if model.asks_what_learns:
         return None
     batches = list(islice(trainee.batches(None, 0, 1), CACHED_BATCHES))
 
@@ -65,7 +64,7 @@ def cache_gain(recipe: Path, device: torch.device) -> dict[str, float] | None:
     step(batches[0])  # the first one also allocates
     plain = fmean(timed(lambda batch=batch: step(batch), device, 1)[0] for batch in batches)
     with TemporaryDirectory() as folder:
-        model.cache = ConditionCache(Path(folder), model.config.reader.sha256, model.connector.tap.layers)
+        model.keep_conditions(Path(folder))
         for batch in batches:
             model.read(batch.prompts)
         model.cache.flush()

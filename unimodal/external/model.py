@@ -91,15 +91,14 @@ class ExternalModel(nn.Module):
 
         Raises UserError for a connector that learns positions which it appends: what is read of them changes.
         """
-        sha256, appended = self.config.reader.sha256, self.connector.appended
-        if appended is not None:
-            nothing = torch.zeros(1, 1, self.reader.width, device=self.device)
-            if appended.make(nothing, nothing[..., 0] == 0).requires_grad:
-                raise UserError(
-                    f"model.cache: the connector {self.config.connector.kind} puts positions of its own "
-                    "behind the prompt; what the reader makes of them changes as they learn. Use hidden or "
-                    "qformer, queries that are not learned, model.trained=[denoiser], or no cache."
-                )
+        if self.asks_what_learns:
+            raise UserError(
+                f"model.cache: the connector {self.config.connector.kind} puts positions of its own "
+                "behind the prompt; what the reader makes of them changes as they learn. Use hidden or "
+                "qformer, queries that are not learned, model.trained=[denoiser], or no cache."
+            )
+        sha256 = self.config.reader.sha256
+        if self.connector.appended is not None:
             learned = {name for name, weight in self.connector.named_parameters() if weight.requires_grad}
             weights = self.connector.state_dict().items()
             still = hashed((name, weight.cpu()) for name, weight in weights if name not in learned)
@@ -132,6 +131,15 @@ class ExternalModel(nn.Module):
     def regresses(self) -> bool:
         """Whether the connector has a loss of its own (see `prefilled`)."""
         return hasattr(self.connector, "regression")
+
+    @property
+    def asks_what_learns(self) -> bool:
+        """Whether the connector puts positions behind prompts that change in training: none can be kept."""
+        appended = self.connector.appended
+        if appended is None:
+            return False
+        nothing = torch.zeros(1, 1, self.reader.width, device=self.device)
+        return appended.make(nothing, nothing[..., 0] == 0).requires_grad
 
     # ---- what is told ---------------------------------------------------------------------------
 

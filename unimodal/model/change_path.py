@@ -18,12 +18,13 @@ PATH = ("path", "path_options", "patch_size", "reference")  # of a configuration
 
 @torch.no_grad()
 def with_path(model: UnifiedModel, config: ModelConfig, codec: Codec | None = None) -> UnifiedModel:
-    """The same model, its pictures drawn as `config` says, which differs in the fields of PATH alone.
+    """The same model, its pictures drawn as `config` says, which differs in the fields of PATH at most.
 
     codec  in place of the model's own, if that has not what the path needs.  Tokens of as many numbers are
            read as before; of another number they are read by a new layer, which has to be trained.
 
-    Weights of the path that have the same name and shape are kept if it is the same path with other options.
+    Weights of the path that have the same name and shape are kept if it is the same path.  What a path took
+    from its codec (what the codes mean) is that of the codec in use.
     Raises UserError if path and codec do not go together.
     """
     turned = UnifiedModel(config, codec or model.codec, model.tower).train(model.training)
@@ -31,7 +32,7 @@ def with_path(model: UnifiedModel, config: ModelConfig, codec: Codec | None = No
     same = config.path == model.config.path
     kept = {
         name: value
-        for name, value in model.state_dict().items()
+        for name, value in model.named_parameters(remove_duplicate=False)  # no buffers: those come of the codec
         if not name.startswith("codec.")
         and (same or not name.startswith("path."))
         and name in weights
@@ -41,9 +42,9 @@ def with_path(model: UnifiedModel, config: ModelConfig, codec: Codec | None = No
     read = _hand_on_reading(model, turned)
     new = sum(value.numel() for name, value in weights.items() if name not in kept and "codec." not in name)
     log.info(
-        "path %s -> %s: %s weights are new, pictures are read %s",
-        model.config.path,
+        "path %s, before %s: %s weights are new, pictures are read %s",
         config.path,
+        model.config.path,
         f"{new:,}",
         "as before" if read else "by a new layer, since their tokens have another size",
     )
@@ -57,8 +58,11 @@ def _hand_on_reading(model: UnifiedModel, turned: UnifiedModel) -> bool:
     if new.latent_in.in_features != width:
         return False
     nothing = old.latent_in.weight.new_zeros(1, width)
+    one_each = torch.eye(width).to(nothing)
+    if torch.equal(old.embed_clean(one_each), new.embed_clean(one_each)):
+        return True
     constant = old.embed_clean(nothing)
-    slopes = old.embed_clean(torch.eye(width).to(nothing)) - constant
+    slopes = old.embed_clean(one_each) - constant
     new.latent_in.weight.copy_(slopes.T)
     new.latent_in.bias.add_((constant - new.embed_clean(nothing))[0])
     return True

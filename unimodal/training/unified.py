@@ -74,7 +74,7 @@ class UnifiedModelSection(ModelConfig):
             if any(getattr(config, name) != getattr(model.config, name) for name in PATH):
                 model = with_path(model, config, codec)
             elif codec:
-                model.codec = fitting(codec, model)
+                model = with_path(model, config, fitting(codec, model))
             apply_settings(model, Settings.of(config))
         else:
             if not self.codec:
