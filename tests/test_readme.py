@@ -128,13 +128,10 @@ def test_recipes_and_overrides_of_the_readme_are_real(tmp_path):
 
 @pytest.mark.parametrize("document", ["README.md", "unimodal/shipped/shapes-base/README.md"])
 def test_scores_are_those_that_eval_wrote(document):
-    from unimodal.evaluation.markdown import table
+    from unimodal.evaluation.markdown import read_reports, table
 
-    reports = [
-        json.loads((ROOT / "docs" / "scores" / f"shapes-base.{split}.json").read_text(encoding="utf-8"))
-        for split in ("val", "unseen")
-    ]
-    assert table(reports) in (ROOT / document).read_text(encoding="utf-8")
+    files = [ROOT / "docs" / "scores" / f"shapes-base.{split}.json" for split in ("val", "unseen")]
+    assert table(read_reports(files)) in (ROOT / document).read_text(encoding="utf-8")
 
 
 def test_rows_of_the_readme_are_rows(tmp_path):

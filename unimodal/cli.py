@@ -275,6 +275,18 @@ def evaluate(
 
 
 @app.command()
+def table(
+    files: Annotated[
+        list[Path], typer.Argument(help="As `eval --json` wrote them.", metavar="SCORES.json...")
+    ],
+) -> None:
+    """Put scores side by side, as a Markdown table."""
+    from unimodal.evaluation.markdown import read_reports, table
+
+    typer.echo(table(read_reports(files)))
+
+
+@app.command()
 def compare(
     comparison: Annotated[
         str, typer.Argument(help="YAML file, or a shipped comparison's name.", metavar="COMPARISON.yaml")

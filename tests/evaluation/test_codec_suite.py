@@ -113,7 +113,7 @@ def test_scores_of_a_codec_folder_with_codes(tmp_path, monkeypatch):
     assert 1 <= scores["codec/perplexity"].value <= 100
     kept = json.loads((tmp_path / "scores.json").read_text())
     assert kept["suite"] == "codec" and kept["scores"]["codec/psnr"]["n"] == 6
-    lines = table([kept]).splitlines()
+    lines = table({"codec": kept}).splitlines()
     assert [line.split("`")[1] for line in lines[2:]] == [
         f"codec/{name}" for name in ("psnr", "ssim", f"frechet_{FEATURES}", "read", "use", "perplexity")
     ]

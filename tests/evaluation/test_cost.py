@@ -56,11 +56,11 @@ def test_operations_grow_by_a_look_a_step():
 
 
 def test_costs_stand_in_a_table_beside_each_other():
-    reports = []
+    reports = {}
     for name in ("flow on pixels", "next_scale"):
         model = Unimodal(CASES[name].model(), tokenizer())
         report = Report(name, "shapes", "val", 0, judge_cost(model))
-        reports.append(json.loads(json.dumps(report.as_dict())))
+        reports[name] = json.loads(json.dumps(report.as_dict()))
     lines = table(reports).splitlines()
     assert lines[0] == "| score | `flow on pixels` | `next_scale` |"
     assert "| `cost/forwards` | 3 | 2 |" in lines

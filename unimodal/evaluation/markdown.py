@@ -1,15 +1,10 @@
-"""Scores as a Markdown table, for cards and documents: a column for every report.
-
-Columns are named by split, or by model where there are several.
-
-python -m unimodal.evaluation.markdown docs/scores/shapes-base.val.json docs/scores/shapes-base.unseen.json
-"""
+"""Scores as a Markdown table, for cards and documents: a column for every report."""
 
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unimodal.errors import UserError
 from unimodal.evaluation.frechet import FEATURES
 
 CODEC = ("psnr", "ssim", f"frechet_{FEATURES}", "read", "use", "perplexity")
@@ -27,19 +22,47 @@ HEADLINES = (
 )
 
 
-def table(reports: Sequence[dict]) -> str:
-    """`reports` as `unimodal eval --json` wrote them, all of one suite; rows in the order of HEADLINES.
+def read_reports(files: Sequence[Path]) -> dict[str, dict]:
+    """Reports that `unimodal eval --json` wrote, named by their split, or by file where models differ.
+
+    Raises UserError for a file that is missing or holds something else, for suites that differ, and for two
+    files of one name.
+    """
+    reports = {}
+    for file in files:
+        if file.stem in reports:
+            raise UserError(f"two files are called {file.stem}, and columns are named by file; rename one")
+        try:
+            report = json.loads(file.read_text(encoding="utf-8"))
+            reports[file.stem] = {key: report[key] for key in ("model", "suite", "split", "scores")}
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{file} does not exist; `unimodal eval MODEL --json {file}` writes it"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{file} holds no scores as `unimodal eval MODEL --json FILE` writes them ({error!r})"
+            ) from error
+    if len(suites := {report["suite"] for report in reports.values()}) > 1:
+        raise UserError(f"scores of several suites ({', '.join(sorted(suites))}) make no one table")
+    splits = [report["split"] for report in reports.values()]
+    if len({report["model"] for report in reports.values()}) == 1 and len(set(splits)) == len(splits):
+        return dict(zip(splits, reports.values()))
+    return reports
+
+
+def table(reports: Mapping[str, dict]) -> str:
+    """Reports of one suite by the name of their column; rows in the order of HEADLINES.
 
     Names that no report holds are left out.
     """
-    names = [name for name in HEADLINES if any(name in report["scores"] for report in reports)]
-    column = "model" if len({report["model"] for report in reports}) > 1 else "split"
+    names = [name for name in HEADLINES if any(name in report["scores"] for report in reports.values())]
     lines = [
-        "| score | " + " | ".join(f"`{report[column]}`" for report in reports) + " |",
+        "| score | " + " | ".join(f"`{column}`" for column in reports) + " |",
         "|---|" + "---|" * len(reports),
     ]
     for name in names:
-        cells = [_cell(name, report["scores"].get(name)) for report in reports]
+        cells = [_cell(name, report["scores"].get(name)) for report in reports.values()]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -52,7 +75,3 @@ def _cell(name: str, score: dict | None) -> str:
     digits = 1 if "psnr" in name or "error" in name else 3
     value, low, high = (f"{score[key]:.{digits}f}" for key in ("value", "low", "high"))
     return f"{value} ({low} to {high}, n = {score['n']})"
-
-
-if __name__ == "__main__":
-    print(table([json.loads(Path(name).read_text(encoding="utf-8")) for name in sys.argv[1:]]))

@@ -32,7 +32,9 @@ def with_path(model: UnifiedModel, config: ModelConfig, codec: Codec | None = No
     same = config.path == model.config.path
     kept = {
         name: value
-        for name, value in model.named_parameters(remove_duplicate=False)  # no buffers: those come of the codec
+        for name, value in model.named_parameters(
+            remove_duplicate=False
+        )  # no buffers: those come of the codec
         if not name.startswith("codec.")
         and (same or not name.startswith("path."))
         and name in weights
