@@ -6,9 +6,11 @@ import torch
 
 from tests.documents import picture, random_document, tokenizer
 from tests.models import tiny_model
+from tests.paths.cases import codec_of
 from unimodal.attention.door import use_backend
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.diffusion.process import FLOW, velocity
+from unimodal.images.signal import to_signal
 from unimodal.paths.path import Corrupted, flatten
 from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
@@ -138,3 +140,18 @@ def test_text_only_pack_touches_the_path_for_all_reduce():
     assert losses.image == 0
     losses.image.backward()
     assert model.path.head.weight.grad is not None
+
+
+@pytest.mark.parametrize("codec", ["a network", "residual"])
+def test_training_in_half_precision_sees_the_latents_and_codes_of_use(codec):
+    model = tiny_model(0, codec_of(codec), path="masked" if codec == "residual" else "flow")
+    pixels = [picture(np.random.default_rng(seed), 16, 16) for seed in range(8)]
+    signal = to_signal(np.stack(pixels), model.device)
+    encoder = model.codec.unquantized if model.codec.discrete else model.codec.to_raw
+    latents, truths = model.encoded(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, said = model.encoded(pixels)
+        raw = encoder(signal)
+    assert not torch.equal(raw.float(), encoder(signal))  # what it would have been
+    for one, other in ((latents, rounded), (truths, said)):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

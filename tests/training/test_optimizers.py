@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.paths.cases import CASES
 from tests.training.toy import ToyModule
 from unimodal.errors import UserError
 from unimodal.training.config import TrainSection
@@ -182,3 +183,11 @@ def test_state_of_channels_last_convolutions_goes_on_exactly():
     assert torch.equal(straight.weight, resumed.weight)
     for parameter, state in others[0].state.items():
         assert state["exp_avg"].stride() == parameter.stride()
+
+
+@pytest.mark.parametrize("case", ["masked", "next_token", "next_scale"])
+def test_heads_of_codes_are_no_block_matrices(case: str) -> None:
+    model = next(one for name, one in CASES.items() if name.startswith(case)).model()
+    matrices = block_matrices(model)
+    assert any(name.startswith("decoder.layers") for name in matrices)
+    assert not [name for name in matrices if name.startswith("path.head")]

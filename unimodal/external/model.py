@@ -173,7 +173,9 @@ class ExternalModel(nn.Module):
         latents: list[Tensor | None] = [None] * len(pictures)
         for numbers in alike([picture.shape for picture in pictures]):
             signal = to_signal(np.stack([pictures[n] for n in numbers]), self.device)
-            for n, one in zip(numbers, self.codec.encode(signal).float()):
+            with torch.autocast(self.device.type, enabled=False):  # as in use
+                encoded = self.codec.encode(signal)
+            for n, one in zip(numbers, encoded.float()):
                 latents[n] = one
         return latents
 

@@ -120,14 +120,18 @@ class UnifiedModel(nn.Module):
         return self.encoded(pixels)[0]
 
     def encoded(self, pixels: list[np.ndarray]) -> tuple[list[Tensor], list[Any]]:
-        """Latents of every picture, and what the path has to say of it; one size is encoded at once."""
+        """Latents of every picture, and what the path has to say of it; one size is encoded at once.
+
+        In the codec's own precision, whatever the forward pass has: rounding turns codes into others.
+        """
         latents: list[Any] = [None] * len(pixels)
         truths: list[Any] = [None] * len(pixels)
         sizes: dict[tuple[int, ...], list[int]] = {}
         for number, picture in enumerate(pixels):
             sizes.setdefault(picture.shape, []).append(number)
         for (height, width, _), numbers in sizes.items():
-            encoded = self.codec.encode(to_signal(np.stack([pixels[n] for n in numbers]), self.device))
+            with torch.autocast(self.device.type, enabled=False):
+                encoded = self.codec.encode(to_signal(np.stack([pixels[n] for n in numbers]), self.device))
             cells = height // self.codec.stride, width // self.codec.stride
             maps = self.codec.codes_to_latents(encoded, cells) if self.codec.discrete else encoded
             tokens = to_tokens(maps.float(), self.config.patch_size)
@@ -180,7 +184,8 @@ class UnifiedModel(nn.Module):
             is_image[target_at] = True
         # What the tower tells is read like text, by the weights that compute text.
         if looked_at := [span for span in pack.images if span.kind == "vision"]:
-            features = self.tower([pack.pixels[span.image] for span in looked_at])
+            with torch.autocast(self.device.type, enabled=False):  # as in use
+                features = self.tower([pack.pixels[span.image] for span in looked_at])
             told = self.vision_in(torch.cat(features))
             embeds = embeds.index_copy(0, self._at(looked_at), told.to(embeds.dtype))
         plan = make_plan(pack.marks, half=torch.is_autocast_enabled(self.device.type))

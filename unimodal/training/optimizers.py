@@ -13,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from unimodal.errors import UserError
+from unimodal.paths.codes import CodeHead
 from unimodal.training.config import TrainSection
 from unimodal.training.muon import Muon
 
@@ -36,11 +37,17 @@ def decayed_names(module: nn.Module) -> set[str]:
 
 
 def block_matrices(module: nn.Module) -> set[str]:
-    """Names of the linear and convolution weights inside numbered layers (items of a ModuleList)."""
+    """Names of the linear and convolution weights inside numbered layers (items of a ModuleList).
+
+    Output heads are none, of which a path may have one for each of several codebooks.
+    """
+    heads = {id(layer) for head in module.modules() if isinstance(head, CodeHead) for layer in head.modules()}
     weights = {
         f"{prefix}.weight"
         for prefix, layer in module.named_modules()
-        if isinstance(layer, MULTIPLYING) and any(part.isdigit() for part in prefix.split("."))
+        if isinstance(layer, MULTIPLYING)
+        and any(part.isdigit() for part in prefix.split("."))
+        and id(layer) not in heads
     }
     return weights & decayed_names(module)
 
