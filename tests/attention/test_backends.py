@@ -109,6 +109,33 @@ def test_grouped_queries_share_keys():
         torch.testing.assert_close(together[:, :, [head]], alone)
 
 
+@pytest.mark.parametrize("backend", [sdpa, flex, flash])
+def test_kernels_share_keys_as_if_they_were_repeated(backend):
+    marks = random_pack(5, "hidden", 2).marks
+    count = marks.shape[1]
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, heads, count, HEAD) for heads in (4, 2, 2))
+    prepared = backend.prepare(marks, marks)
+    repeated = (x.repeat_interleave(2, dim=1) for x in (k, v))
+    torch.testing.assert_close(
+        backend.attend(q, k, v, prepared), backend.attend(q, *repeated, prepared), atol=2e-6, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "steps", [[0, 1, 5, 1], [0, 1, 1, 2], [3, 0, 1, 2], [0, 1, 2, 0], [2, 3, 0, 1, 4, 5]]
+)
+def test_steps_in_any_order(steps):
+    count = len(steps)
+    zeros = torch.zeros(1, count, dtype=torch.long)
+    marks = Marks(zeros, torch.tensor([steps]), zeros, zeros.bool())
+    q, k, v = (t.detach() for t in qkv(1, count, count))
+    expected = naive.attend(q, k, v, naive.prepare(marks, marks))
+    for backend in (sdpa, flash):
+        got = backend.attend(q, k, v, backend.prepare(marks, marks))
+        torch.testing.assert_close(got, expected, atol=2e-6, rtol=1e-5)
+
+
 def test_sdpa_does_no_work_between_documents():
     """The gathered batches hold far fewer pairs than the dense mask of the pack."""
     marks = random_pack(0, "hidden", 60, 0).marks
@@ -120,8 +147,11 @@ def test_sdpa_does_no_work_between_documents():
 def test_choice_is_logged_and_overridable(caplog):
     choose_backend.cache_clear()
     with caplog.at_level("INFO", logger="unimodal"):
-        assert choose_backend("cpu", False) == "sdpa"
-    assert "attention: sdpa (" in caplog.text
+        assert choose_backend("cpu", False, True) == "sdpa"
+        assert choose_backend("cuda", False, True) == "flex"
+        assert choose_backend("cuda", False, False) == "sdpa"  # a cache grows: no compilation for each length
+    assert "attention of packs: sdpa (" in caplog.text
+    assert "attention over a cache: sdpa (every length" in caplog.text
     marks = random_pack(0, "hidden", 1).marks
     use_backend("naive")
     assert make_plan(marks).backend is naive

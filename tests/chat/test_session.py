@@ -5,7 +5,8 @@ from PIL import Image
 
 from tests.chat.fake import FakeUnimodal
 from unimodal.chat.pictures import save_picture
-from unimodal.chat.session import Session
+from unimodal.chat.session import Session, content_of
+from unimodal.data.check import check
 from unimodal.errors import UserError
 from unimodal.generation.verbs import Drawing, Picture, Piece
 
@@ -186,3 +187,21 @@ def test_pictures_never_overwrite(tmp_path):
     paths = [save_picture(picture("blue"), tmp_path, "picture") for _ in range(2)]
     assert [p.name for p in paths] == ["picture-0001.png", "picture-0004.png"]
     assert (tmp_path / "picture-0003.png").read_text() == "someone's own"
+
+
+def test_words_that_look_like_a_mark_are_no_picture(session, tmp_path, monkeypatch):
+    def reply(*_, **__):
+        yield from (Piece("write <ima"), Piece("ge> to"), Picture(picture("red")), Piece("show one"))
+
+    monkeypatch.setattr(session.model, "stream", reply)
+    list(session.say("how do I send a picture?"))
+    parts = [
+        {"type": "text", "text": "write <image> to"},
+        {"type": "image"},
+        {"type": "text", "text": "show one"},
+    ]
+    assert session.messages[1]["content"] == parts
+    session.save(tmp_path / "rows.jsonl")
+    report = check(tmp_path / "rows.jsonl")
+    assert (report.errors, report.rows) == ([], 1)
+    assert content_of(["a", None, "b", "c"]) == "a<image>bc"

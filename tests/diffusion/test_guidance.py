@@ -5,6 +5,8 @@ import torch
 
 from unimodal.diffusion.guidance import Guidance, check_nulls, combine
 from unimodal.errors import UserError
+from unimodal.generation.settings import guidance_of
+from unimodal.model.config import Sampling
 
 FULL, TEXT, BOTH = (torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
 
@@ -48,6 +50,15 @@ def test_full_rescale_keeps_the_spread_of_the_plain_prediction():
 def test_interval():
     guidance = Guidance(2.0, interval=(0.4, 1.0))
     assert [guidance.applies(t) for t in (0.3, 0.4, 0.5, 1.0)] == [False, False, True, True]
+
+
+def test_a_model_may_ask_for_an_interval_and_a_spread():
+    sampling = Sampling(guidance=3.0, guidance_interval=[0.2, 0.9], guidance_rescale=0.5)
+    assert guidance_of(sampling) == Guidance(3.0, 1.0, (0.2, 0.9), 0.5)
+    assert guidance_of(sampling, text=1.0).interval == (0.2, 0.9)
+    for interval in ([0.5, 0.5], [0.0, 1.5]):
+        with pytest.raises(ValueError, match="guidance_interval"):
+            Sampling(guidance_interval=interval)
 
 
 def test_nulls_must_have_been_trained():

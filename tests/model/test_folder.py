@@ -44,6 +44,15 @@ def test_half_precision_storage_is_read_as_float32(tmp_path):
     torch.testing.assert_close(again, model.model.embed_tokens.weight, atol=1e-3, rtol=1e-3)
 
 
+def test_what_stands_between_codec_and_decoder_is_not_rounded(tmp_path):
+    model = tiny(reference="cells")
+    save_model(tmp_path / "whole", model.model, model.tokenizer)
+    again = unimodal.load(tmp_path / "whole", dtype="bfloat16").model.state_dict()
+    for name, value in model.model.state_dict().items():
+        exact = name.startswith(("path.", "places.", "reference.", "codec."))
+        assert torch.equal(again[name], value if exact else value.bfloat16()), name
+
+
 @pytest.mark.parametrize("name", ["my models/llama", "owner/na:me", "~/model"])
 def test_a_name_that_no_hub_has_is_a_missing_model(name):
     with pytest.raises(UserError, match=rf"no model '{name}'.*expected a folder"):

@@ -3,6 +3,7 @@
 import torch
 
 from unimodal.model.places import Places
+from unimodal.model.rope import rotate
 
 
 def grid(start: int, rows: int, columns: int) -> torch.Tensor:
@@ -25,3 +26,11 @@ def test_every_place_of_a_large_picture_is_another():
     said = Places(64)(torch.zeros(1, 1200, 64), position, is_image)[0]
     distance = torch.cdist(said, said) + torch.eye(1200) * 9
     assert distance.min() > 1e-3
+
+
+def test_a_rotation_that_is_compiled_is_one_graph_and_the_same():
+    torch.manual_seed(0)
+    x, cos, sin = torch.randn(2, 5, 3, 8), torch.randn(2, 5, 1, 4), torch.randn(2, 5, 1, 4)
+    told = torch._dynamo.explain(rotate)(x, cos, sin)
+    assert (told.graph_count, told.graph_break_count) == (1, 0)
+    torch.testing.assert_close(torch.compile(rotate, backend="eager")(x, cos, sin), rotate(x, cos, sin))

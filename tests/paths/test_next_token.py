@@ -78,17 +78,15 @@ def test_a_look_a_code_each_position_once_and_none_for_row_ends():
 
 
 SETTINGS = {
-    "plain": ({}, 1.0),
-    "guided": ({}, 2.5),
-    "sharpened": ({"temperature": 0.6, "top_k": 2, "top_p": 0.8}, 2.0),
-    "guided in the middle": ({"guidance_interval": (0.25, 0.75)}, 4.0),
+    "plain": ({}, Guidance()),
+    "guided": ({}, Guidance(2.5)),
+    "sharpened": ({"temperature": 0.6, "top_k": 2, "top_p": 0.8}, Guidance(2.0)),
+    "guided in the middle": ({}, Guidance(4.0, interval=(0.25, 0.75))),
 }
 
 
 def table_of(model, cells, table, options, guidance):
     """Probability (M,) of every picture, from what training computes and the settings' definitions."""
-    settings = {name: value for name, value in options.items() if name != "guidance_interval"}
-    low, high = options.get("guidance_interval", (0, 1))
     documents = [told(model, "a red circle", codes, cells) for codes in table]
     full = logits_of(model, documents)
     null = logits_of(model, [drop(document, "text") for document in documents])
@@ -98,11 +96,12 @@ def table_of(model, cells, table, options, guidance):
     found = np.ones(len(table))
     code_at = [i for i, symbol in enumerate(said[0].tolist()) if symbol != path.end]
     for number, i in enumerate(code_at):
-        weight = guidance if low <= number / len(code_at) < high else 1.0
+        low, high = guidance.interval
+        weight = guidance.text if low < 1 - number / len(code_at) <= high else 1.0
         logits = null[:, i] + weight * (full[:, i] - null[:, i])
         first = 0 if path.shared else int(symbols.maps[i]) * CODES
         for row in range(len(table)):
-            legal = chances(logits[row, first : first + CODES], **settings)
+            legal = chances(logits[row, first : first + CODES], **options)
             found[row] *= legal[int(said[row, i]) - first]
     return found
 
@@ -124,9 +123,9 @@ def test_a_random_model_draws_what_it_says(options, guidance):
 def test_maps_of_codes_are_drawn_together(quantizer, cells, count):
     """One after another, so that no code is drawn without regard to another."""
     model, table = token_model(quantizer), every(CODES, count)
-    probability = table_of(model, cells, table, {}, 2.0)
+    probability = table_of(model, cells, table, {}, Guidance(2.0))
     assert probability.sum() == pytest.approx(1, abs=1e-5)
-    assert fits(frequencies(drawn(model, "a red circle", cells, 3000, 2.0), table), probability)
+    assert fits(frequencies(drawn(model, "a red circle", cells, 3000, Guidance(2.0)), table), probability)
 
 
 def test_a_trained_model_draws_the_right_distribution():
@@ -159,8 +158,8 @@ def test_codecs_and_settings_that_do_not_go_with_it_are_refused():
         NextTokenPath(tiny_config(path="next_token"), PixelPatches(4))
     with pytest.raises(UserError, match="patch_size"):
         NextTokenPath(tiny_config(path="next_token", patch_size=2), codec_of("vq"))
-    for options in ({"guidance_interval": (0.5, 0.5)}, {"top_p": 0}, {"topk": 3}):
-        with pytest.raises(ValueError, match=r"guidance_interval|top_p|topk"):
+    for options in ({"top_p": 0}, {"topk": 3}):
+        with pytest.raises(ValueError, match=r"top_p|topk"):
             tiny_config(path="next_token", path_options=options)
 
 

@@ -146,7 +146,7 @@ def pictures_drawn(
     document: Document,
     cells,
     count: int,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     steps: int | None = None,
 ) -> np.ndarray:
     """`count` pictures for one prompt, uint8 (count, h, w, 3), as the engine draws them."""
@@ -154,7 +154,7 @@ def pictures_drawn(
     context = read_documents(model, tokenizer(), documents)
     start_image(model, tokenizer(), context, cells)
     generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
-    drawing = Guidance(guidance)
+    drawing = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
     return np.stack(draw(model, tokenizer(), context, documents, cells, generators, drawing, steps))
 
 
@@ -164,7 +164,7 @@ def drawn(
     prompt: str | None,
     cells,
     count: int,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     steps: int | None = None,
 ) -> np.ndarray:
     """The codes (count, N) of such pictures; None is no prompt."""

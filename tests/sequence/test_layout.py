@@ -121,6 +121,8 @@ def test_drop_takes_conditions_and_keeps_targets():
     }
     assert kinds == {"text": ["Image", "Image"], "image": ["Text", "Image", "Text"], "both": ["Image"]}
     assert not any(isinstance(p, Text) and p.trained for p in drop(document, "image").parts())
+    words = Document((Turn("user", (Text("draw"),)), document.turns[1]))
+    assert drop(words, "image") is words  # no picture is gone, so nothing is told from less
 
 
 def conversation(*answer) -> Document:

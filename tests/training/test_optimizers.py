@@ -191,3 +191,19 @@ def test_heads_of_codes_are_no_block_matrices(case: str) -> None:
     matrices = block_matrices(model)
     assert any(name.startswith("decoder.layers") for name in matrices)
     assert not [name for name in matrices if name.startswith("path.head")]
+
+
+@pytest.mark.parametrize(("before", "now"), [("muon", "adamw"), ("adamw", "muon")])
+def test_averages_of_another_optimizer_are_refused(before: str, now: str) -> None:
+    module = ToyModule()
+    for p in module.parameters():
+        p.grad = torch.ones_like(p)
+    mine = build_optimizers(module, TrainSection(steps=1, optimizer=before), torch.float32)
+    for optimizer in mine:
+        optimizer.step()
+    kept = optimizer_tensors(module, mine)
+    others = build_optimizers(module, TrainSection(steps=1, optimizer=now), torch.float32)
+    with pytest.raises(
+        UserError, match=rf"blocks\.0\.weight are those of {before}, but .* to {now}\. Resume"
+    ):
+        load_optimizer_tensors(module, others, kept)

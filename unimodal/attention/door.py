@@ -46,15 +46,20 @@ def use_backend(name: str | None) -> None:
 
 
 @cache
-def choose_backend(device: str, half: bool) -> str:
-    """Pick a backend for a device type and whether it computes in half precision; log it once."""
+def choose_backend(device: str, half: bool, pack: bool) -> str:
+    """Pick a backend for a device type, half precision or not, and a training pack or queries over a cache.
+
+    Logged once for each.
+    """
     if device != "cuda":
         name, reason = "sdpa", f"{device} has no FlexAttention backward and no flash kernels"
     elif half and importlib.util.find_spec("flash_attn"):
         name, reason = "flash", "the flash-attn package is installed and the model runs in half precision"
-    else:
+    elif pack:
         name, reason = "flex", "CUDA device; flash-attn is not installed or the model runs in fp32"
-    log.info("attention: %s (%s)", name, reason)
+    else:
+        name, reason = "sdpa", "every length of keys would be compiled for FlexAttention anew"
+    log.info("attention %s: %s (%s)", "of packs" if pack else "over a cache", name, reason)
     return name
 
 
@@ -66,7 +71,8 @@ def _module(name: str) -> ModuleType:
 def make_plan(q_marks: Marks, k_marks: Marks | None = None, half: bool = False) -> Plan:
     """Prepare the mask of queries against keys (the queries themselves if `k_marks` is None)."""
     k_marks = q_marks if k_marks is None else k_marks
-    name = _override or choose_backend(q_marks.document.device.type, half)
+    pack = k_marks is q_marks and q_marks.shape[0] == 1  # packs of one budget, so one compilation a run
+    name = _override or choose_backend(q_marks.document.device.type, half, pack)
     if torch.is_grad_enabled() and name == "flex" and q_marks.document.device.type == "cpu":
         raise UserError(
             "FlexAttention has no backward on CPU. Train with the sdpa backend (the default there), or "
@@ -82,7 +88,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
     Returns (B, Tq, N, H).
     """
     groups = q.shape[2] // k.shape[2]
-    if groups > 1:
+    if groups > 1 and (plan.backend is naive or not q.is_cuda):  # kernels for CUDA share keys themselves
         k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))
     q, k, v = (rearrange(x, "b t n h -> b n t h") for x in (q, k, v))
     return rearrange(plan.backend.attend(q, k, v, plan.prepared), "b n t h -> b t n h")

@@ -52,10 +52,23 @@ def prepare(q_marks: Marks, k_marks: Marks) -> list[Segments]:
                 & ((k["span"] == q["span"][last]) | ~k["hidden"])
             )
             keys = keys[np.argsort(k["step"][keys], kind="stable")]
+            if causal and not _own(k["step"][keys[start - end :]], q["step"][start:end]):
+                # Others of these steps stand elsewhere: each query has keys of its own.
+                pieces = [(at, keys[k["step"][keys] <= q["step"][at]]) for at in range(start, end)]
+                groups[False] += [
+                    (np.array([at + row * q_marks.shape[1]]), seen + row * k_marks.shape[1])
+                    for at, seen in pieces
+                ]
+                continue
             queries = np.arange(start, end) + row * q_marks.shape[1]
             groups[causal].append((queries, keys + row * k_marks.shape[1]))
     device = q_marks.document.device
     return [_collect(pairs, causal, device) for causal, pairs in groups.items() if pairs]
+
+
+def _own(last: np.ndarray, steps: np.ndarray) -> bool:
+    """Whether the last keys, by step, are one for each query, so that a mask aligned to them is the rule."""
+    return len(last) == len(steps) and bool((last == steps).all())
 
 
 def _numpy(marks: Marks) -> dict[str, np.ndarray]:
@@ -97,7 +110,7 @@ def _collect(pairs: list[tuple[np.ndarray, np.ndarray]], causal: bool, device) -
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, groups: list[Segments]) -> Tensor:
-    """Attention on (B, N, T, H); a query that may look at nothing gets zeros."""
+    """Attention on (B, N, T, H) over (B, M, T, H), M dividing N; a query that looks at nothing gets 0."""
     kernel = _kernel() if q.is_cuda else varlen_reference
     flat_q, flat_k, flat_v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))  # (B T, N, H)
     out = torch.zeros_like(flat_q)
@@ -109,7 +122,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, groups: list[Segments]) -> Tensor:
 
 
 def varlen_reference(q: Tensor, k: Tensor, v: Tensor, group: Segments) -> Tensor:
-    """What the kernels compute, segment by segment: q (sum of q, N, H), k and v (sum of k, N, H)."""
+    """What the kernels compute, segment by segment: q (sum of q, N, H), k and v (sum of k, M, H)."""
     parts = []
     bounds = zip(group.q_start.tolist(), group.k_start.tolist())
     for (q0, k0), (q1, k1) in pairwise(bounds):
@@ -117,7 +130,7 @@ def varlen_reference(q: Tensor, k: Tensor, v: Tensor, group: Segments) -> Tensor
         if group.causal:
             mask = mask.tril((k1 - k0) - (q1 - q0))
         one = (x.transpose(0, 1) for x in (q[q0:q1], k[k0:k1], v[k0:k1]))
-        parts.append(scaled_dot_product_attention(*one, attn_mask=mask).transpose(0, 1))
+        parts.append(scaled_dot_product_attention(*one, attn_mask=mask, enable_gqa=True).transpose(0, 1))
     return torch.cat(parts)
 
 
@@ -131,7 +144,8 @@ def _kernel() -> Callable[[Tensor, Tensor, Tensor, Segments], Tensor]:
             # A window of (-1, 0) is causal, aligned to the bottom right.
             window = (-1, 0) if group.causal else (-1, -1)
             lengths = (group.q_start, group.k_start, group.q_longest, group.k_longest)
-            return varlen_attn(q, k, v, *lengths, window_size=window)
+            grouped = q.shape[1] != k.shape[1]
+            return varlen_attn(q, k, v, *lengths, window_size=window, enable_gqa=grouped)
     else:
 
         def kernel(q, k, v, group):

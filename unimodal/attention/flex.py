@@ -1,6 +1,7 @@
 """FlexAttention: the rule as a `mask_mod`, skipping blocks in which no pair may look.
 
-Compiled on CUDA.  Packs have a fixed budget, so a training run compiles once.  PyTorch has no backward
+Compiled on CUDA.  Packs have a fixed budget, so a training run compiles once; a cache grows with every token,
+so it is left to another backend.  PyTorch has no backward
 for FlexAttention on CPU; there it runs uncompiled, forward only, for tests.
 """
 
@@ -39,6 +40,6 @@ def prepare(q_marks: Marks, k_marks: Marks) -> BlockMask:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, block_mask: BlockMask) -> Tensor:
-    """Attention on (B, N, T, H); a query that may look at nothing gets zeros."""
+    """Attention on (B, N, T, H) over (B, M, T, H), M dividing N; a query that looks at nothing gets 0."""
     function = _compiled()[0] if q.device.type == "cuda" else flex_attention
-    return function(q, k, v, block_mask=block_mask)
+    return function(q, k, v, block_mask=block_mask, enable_gqa=q.shape[1] != k.shape[1])

@@ -43,7 +43,7 @@ def prepare(q_marks: Marks, k_marks: Marks) -> Tensor | Batches:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, prepared: Tensor | Batches) -> Tensor:
-    """Attention on (B, N, T, H)."""
+    """Attention on (B, N, T, H) over (B, M, T, H), M dividing N."""
     if isinstance(prepared, Tensor):
         return _product(q, k, v, prepared)
     sizes = [n * length for n, length in prepared.shapes]
@@ -59,7 +59,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, prepared: Tensor | Batches) -> Tenso
 
 def _product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     if q.device.type != "cpu" or q.dtype == torch.float32:
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
+        grouped = q.shape[1] != k.shape[1]
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype), enable_gqa=grouped)
     # On CPU the backward kernel in bfloat16 takes four times as long as in float32.
     with torch.autocast("cpu", enabled=False):
         return scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask).to(q.dtype)

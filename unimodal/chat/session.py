@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 Reply = Generator["Event", None, None]
 
 
+def content_of(parts: list[str | None]) -> str | list[dict[str, str]]:
+    """Texts and pictures (None) as a message's content: a string with marks.
+
+    Where the words themselves hold what looks like a mark, a list of parts, which says which is which.
+    """
+    runs: list[str | None] = []
+    for part in parts:
+        if part is not None and runs and runs[-1] is not None:
+            runs[-1] += part
+        else:
+            runs.append(part)
+    if not any(MARK in run for run in runs if run):
+        return "".join(MARK if run is None else run for run in runs)
+    return [{"type": "image"} if run is None else {"type": "text", "text": run} for run in runs]
+
+
 @dataclass
 class Settings:
     """How replies are sampled.  None leaves the choice to the model; a seed of None draws a fresh one."""
@@ -52,7 +68,7 @@ class Session:
 
     model: Any
     settings: Settings = field(default_factory=Settings)
-    messages: list[dict[str, str]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
     images: list[PILImage.Image] = field(default_factory=list)
     attached: list[PILImage.Image] = field(default_factory=list)
     last_seed: int | None = None
@@ -204,19 +220,19 @@ class Session:
         self._last = turn
         self.messages.append({"role": "user", "content": content})
         self.images.extend(images)
-        parts: list[str] = []
+        parts: list[str | None] = []
         drawn: list[PILImage.Image] = []
         try:
             for event in reply():
                 if isinstance(event, Piece):
                     parts.append(event.text)
                 elif isinstance(event, Picture):
-                    parts.append(MARK)
+                    parts.append(None)
                     drawn.append(event.image)
                 yield event
         finally:
-            if "".join(parts).strip():
-                self.messages.append({"role": "assistant", "content": "".join(parts)})
+            if drawn or "".join(parts).strip():
+                self.messages.append({"role": "assistant", "content": content_of(parts)})
                 self.images.extend(drawn)
             else:
                 self._take_back(turn)

@@ -12,8 +12,7 @@ from PIL import Image as PILImage
 
 from unimodal.chat.pictures import open_image, save_picture
 from unimodal.chat.repl import TRY, introduce
-from unimodal.chat.session import Session, Settings
-from unimodal.data.rows import MARK
+from unimodal.chat.session import Session, Settings, content_of
 from unimodal.errors import UserError
 
 Message = dict[str, Any]  # {"role", "content"} as gradio's Chatbot has them
@@ -67,27 +66,24 @@ class Talk:
                 yield [dict(part) for part in parts]
 
 
-def conversation(history: list[Message]) -> tuple[list[dict[str, str]], list[PILImage.Image]]:
+def conversation(history: list[Message]) -> tuple[list[Message], list[PILImage.Image]]:
     """What a page shows as messages with `<image>` marks and pictures, in order.
 
     A page has a message for every text and every picture; those of one side that follow each other are one.
     A content is a text, a file, or a list of them, plain or (as a browser sends them) with their type.
     """
-    messages: list[dict[str, str]] = []
+    turns: list[tuple[str, list[str | None]]] = []
     images: list[PILImage.Image] = []
     for one in history:
-        said = ""
+        if not (turns and turns[-1][0] == one["role"]):
+            turns.append((one["role"], []))
         for part in one["content"] if isinstance(one["content"], list) else [one["content"]]:
             if isinstance(part, str) or "text" in part:
-                said += part if isinstance(part, str) else part["text"]
+                turns[-1][1].append(part if isinstance(part, str) else part["text"])
             else:
                 images.append(open_image(part.get("file", part)["path"]))
-                said += MARK
-        if messages and messages[-1]["role"] == one["role"]:
-            messages[-1]["content"] += said
-        else:
-            messages.append({"role": one["role"], "content": said})
-    return messages, images
+                turns[-1][1].append(None)
+    return [{"role": role, "content": content_of(parts)} for role, parts in turns], images
 
 
 def page(model: Any, folder: Path) -> Any:

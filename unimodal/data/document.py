@@ -64,9 +64,12 @@ def drop(document: Document, kind: Drop) -> Document:
 
     `text` removes every text, `image` every picture that is only read, `both` removes both.  Pictures
     that are to be drawn stay; texts that stay are no longer trained, because what they should be told
-    from is gone.  Training (at the rates of the drop table) and guided sampling both call
-    this one function, so a null seen at sampling is a null seen in training.
+    from is gone (unless nothing is).  Training (at the rates of the drop table) and guided sampling both
+    call this one function, so a null seen at sampling is a null seen in training.
     """
+
+    if kind == "image" and all(image.trained for image in document.images):
+        return document
 
     def keep(part: Part) -> bool:
         if isinstance(part, Text):

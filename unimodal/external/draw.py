@@ -75,6 +75,6 @@ def _drawn(
 
     shape = (codec.channels, size[0] // codec.stride, size[1] // codec.stride)
     noise = row_noise(generators, shape, model.device)
-    times = time_grid(steps or config.sampling.steps, config.sampling.shift)
+    times = time_grid(config.sampling.steps if steps is None else steps, config.sampling.shift)
     finished = SOLVERS[config.sampling.solver](predict_x0, noise, times, FLOW, on_step)
     return codec.decode_latents(finished)

@@ -15,7 +15,7 @@ from torch import Tensor
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.diffusion.solvers import OnStep
 from unimodal.generation.context import read_documents, read_images, read_size, read_text, read_tokens
-from unimodal.generation.draw import draw
+from unimodal.generation.draw import draw, grid_for
 from unimodal.generation.masked_text import say_block
 from unimodal.generation.settings import Settings
 from unimodal.model.unified import UnifiedModel
@@ -68,7 +68,8 @@ class Converser:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.context = read_documents(model, self.tokenizer, self.documents, room=settings.max_tokens + 64)
         decoders = [StreamDecoder(self.tokenizer) for _ in range(rows)]
-        writing, tokens, images = [True] * rows, [0] * rows, [0] * rows
+        writing = [not settings.writes or settings.max_tokens > 0] * rows
+        tokens, images = [0] * rows, [0] * rows
         self.said = [""] * rows  # since the last picture
         self.ends = (self.tokenizer.im_end, self.tokenizer.endoftext)
         drawing: list[int] = []
@@ -85,20 +86,24 @@ class Converser:
             read = [0] * rows
             for row in (row for row in range(rows) if writing[row]):
                 for token in told[row]:
+                    text = ""
                     if token in self.ends:
                         writing[row] = False
-                        break
-                    read[row] += 1
-                    if token == self.tokenizer.image_start:
+                    elif token == self.tokenizer.image_start:
+                        read[row] += 1
                         drawing.append(row)
                         writing[row] = False
-                        break
-                    tokens[row] += 1
-                    if text := decoders[row].push(token):
+                    else:
+                        read[row] += 1
+                        tokens[row] += 1
+                        text = decoders[row].push(token)
+                        writing[row] = not settings.writes or tokens[row] < settings.max_tokens
+                    if not writing[row]:
+                        text += decoders[row].finish()
+                    if text:
                         self.said[row] += text
                         yield row, Piece(text)
-                    if settings.writes and tokens[row] >= settings.max_tokens:
-                        writing[row] = False
+                    if not writing[row]:
                         break
             read_text(model, self.context, said, torch.tensor(read, device=model.device))
 
@@ -138,18 +143,18 @@ class Converser:
         if self.settings.grid:
             return self.settings.grid
         seen = self.documents[row].images
-        height, width = seen[-1].pixels.shape[:2] if seen else (self.side, self.side)
-        return height // self.model.multiple, width // self.model.multiple
+        return grid_for(self.model, *(seen[-1].pixels.shape[:2] if seen else (self.side, self.side)))
 
     def _draw(self, chosen: list[int]) -> Iterator[tuple[int, Event]]:
-        """Draw in the chosen rows, those of one size together, and read the pictures back."""
-        sizes: dict[Grid, list[int]] = {}
+        """Draw in the chosen rows, those of one size and as many nulls together; read pictures back."""
+        alike: dict[tuple[Grid, bool], list[int]] = {}
         for row in chosen:
             if self.said[row]:  # it is part of what the picture is drawn from, and of its nulls as trained
                 self.documents[row] = with_reply(self.documents[row], [Text(self.said[row], trained=True)])
                 self.said[row] = ""
-            sizes.setdefault(self._grid(row), []).append(row)
-        for grid, rows in sizes.items():
+            shown = any(not image.trained for image in self.documents[row].images)
+            alike.setdefault((self._grid(row), shown), []).append(row)
+        for (grid, _), rows in alike.items():
             read_size(self.model, self.tokenizer, self.context, grid, self._only(rows))
             pictures = self._pictures(rows, grid)
             self._read_back(rows, grid, pictures)
@@ -191,8 +196,8 @@ class Converser:
 
 def with_reply(document: Document, parts: list[Text | Image]) -> Document:
     """The document with more said by the assistant, in its open turn or in a new one."""
-    last = document.turns[-1]
-    if last.role == "assistant":
+    if document.turns and document.turns[-1].role == "assistant":
+        last = document.turns[-1]
         turns = (*document.turns[:-1], replace(last, parts=(*last.parts, *parts)))
     else:
         turns = (*document.turns, Turn("assistant", tuple(parts)))

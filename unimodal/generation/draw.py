@@ -15,7 +15,7 @@ from unimodal.data.document import Document, drop
 from unimodal.diffusion.guidance import Guidance, check_nulls
 from unimodal.generation.context import Context, image_place, read_documents, stack_contexts, start_image
 from unimodal.images.signal import to_pixels
-from unimodal.model.unified import UnifiedModel
+from unimodal.model.unified import Prepared, UnifiedModel
 from unimodal.sequence.spans import Grid
 from unimodal.sequence.tokenizer import Tokenizer
 
@@ -57,6 +57,7 @@ def draw(
     places = {True: (everything.cache, *image_place(everything, grid, layout))}
     if branches and guidance.interval != (0.0, 1.0):
         places[False] = (context.cache, *image_place(context, grid, layout))
+    prepared: dict[bool, Prepared] = {}
     committed = everything.cache.length
     reference = _reference(model, read, grid)
 
@@ -72,7 +73,9 @@ def draw(
         if reference is not None:
             shown = reference[: len(embeds)]
             embeds = embeds + (shown if at is None else shown[:, at]).to(embeds.dtype)
-        hidden = model.look(cache, embeds, position, marks)
+        if at is None and guided not in prepared:
+            prepared[guided] = model.prepare(cache, marks)
+        hidden = model.look(cache, embeds, position, marks, prepared=prepared[guided] if at is None else None)
         if at is not None:
             cache.commit(torch.full((cache.rows,), embeds.shape[1]))
         full, *nulls = hidden.chunk(copies)

@@ -43,7 +43,9 @@ def draw_documents(
             drawn[row] = PILImage.fromarray(event.pixels)
     model.train(mode)
     captions = [
-        " ".join(part.text.strip() for part in document.turns[-1].parts if isinstance(part, Text))
+        " ".join(
+            part.text.strip() for turn in document.turns[-1:] for part in turn.parts if isinstance(part, Text)
+        )
         for document in asked
     ]
     return list(zip(drawn, captions))

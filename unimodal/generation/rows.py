@@ -30,15 +30,17 @@ def paired(image: Any, text: str | Sequence[str], what: str) -> list[tuple[Any, 
     return list(zip(pictures, texts))
 
 
-def open_document(row: dict, multiple: int) -> Document:
-    """The document of a row, for the assistant to go on with; `multiple` is of the picture sides.
+def open_document(row: dict, multiple: int, size: int) -> Document:
+    """The document of a row, for the assistant to go on with, its pictures scaled as in training.
 
+    multiple  of the picture sides
+    size      pixels that the longest side of its largest picture gets
     Raises UserError if the row or one of its pictures cannot be read.
     """
     pictures = [_opened(image) for image in row.get("images") or ()]
     row = {**row, "images": pictures} if pictures else row
     document = parse_row(row, "the conversation", max_pixels=MAX_PIXELS, open_turn=True)
-    return fit(document, multiple, MAX_PIXELS)
+    return fit(document, multiple, MAX_PIXELS, size)
 
 
 def _opened(image: Any) -> Any:

@@ -5,12 +5,13 @@ What the caller leaves open, the model's own configuration says (`model.sampling
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 from pydantic import ValidationError
 
-from unimodal.diffusion.guidance import Guidance
+from unimodal.diffusion.guidance import Guidance, check_nulls
 from unimodal.errors import UserError
-from unimodal.model.config import Sampling, Writing
+from unimodal.model.config import DropTable, Sampling, Writing
 from unimodal.paths.choose import Choice
 from unimodal.sequence.spans import Grid
 
@@ -55,7 +56,15 @@ def guidance_of(sampling: Sampling, text: float | None = None, image: float | No
     return Guidance(
         sampling.guidance if text is None else text,
         sampling.image_guidance if image is None else image,
+        sampling.guidance_interval,
+        sampling.guidance_rescale,
     )
+
+
+def check_guidance(sampling: Sampling, rates: DropTable) -> None:
+    """Raise UserError if the model's own guidance needs a null that these rates never show in training."""
+    for shown in (False, True):
+        check_nulls(guidance_of(sampling).branches(shown), rates.model_dump())
 
 
 def drawing(own: Writing, guidance: Guidance, steps: int | None, grid: Grid | None = None) -> Settings:
@@ -94,7 +103,7 @@ def seeds_of(seed: int | Sequence[int], asked: int, n: int = 1) -> list[int]:
 
     Raises UserError if there are several seeds, but not one for each.
     """
-    first = [seed] * asked if isinstance(seed, int) else list(seed)
+    first = [int(seed)] * asked if isinstance(seed, Integral) else [int(one) for one in seed]
     if len(first) != asked:
         raise UserError(f"{asked} prompts but {len(first)} seeds; give one seed, or one for each")
     return [own + i for own in first for i in range(n)]

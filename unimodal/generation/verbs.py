@@ -112,7 +112,7 @@ class Unimodal:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         documents = [self._document(user_row(text)) for text in prompts for _ in range(n)]
         seeds = seeds_of(seed, len(prompts), n)
-        side = size or self.config.image_size
+        side = self.config.image_size if size is None else size
         grid = grid_for(self.model, *((side, side) if isinstance(side, int) else side))
         settings = drawing(self.writing, self._guidance(guidance), steps, grid)
         return [reply.images[0] for reply in self._replies(documents, seeds, settings)]
@@ -127,7 +127,10 @@ class Unimodal:
         guidance: float | None = None,
         image_guidance: float | None = None,
     ) -> list[PILImage.Image]:
-        """Draw each image anew as its instruction says; `n` and `seed` as in `generate`."""
+        """Draw each image anew as its instruction says; `n` and `seed` as in `generate`.
+
+        An image is scaled as in training, its longer side to the model's `image_size`; so is what is drawn.
+        """
         pairs = paired(image, instruction, "instruction")
         documents = [self._document(user_row(text, picture)) for picture, text in pairs for _ in range(n)]
         seeds = seeds_of(seed, len(pairs), n)
@@ -207,7 +210,7 @@ class Unimodal:
         return guidance_of(self.config.sampling, text, image)
 
     def _document(self, row: dict) -> Document:
-        return open_document(row, self.model.multiple)
+        return open_document(row, self.model.multiple, self.config.image_size)
 
     def _texts(
         self, documents: list[Document], single: bool, max_tokens: int, temperature: float, seed: int

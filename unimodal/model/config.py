@@ -5,9 +5,9 @@ Names follow Hugging Face's Llama and Qwen configurations where they exist.
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from unimodal.errors import UserError
 from unimodal.paths import PATHS, load_path
@@ -33,14 +33,32 @@ class DropTable(Strict):
         return self
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class Sampling(Strict):
-    """How a picture is drawn when the caller does not say."""
+    """How a picture is drawn when the caller does not say.
+
+    guidance_interval  noise levels, or shares of the picture that are still missing, above the first and up
+                       to the second of which guidance is applied (Kynkaanniemi et al. 2024)
+    guidance_rescale   how far a guided prediction is pulled back to the spread of the plain one (Lin et al.
+                       2024)
+    """
 
     steps: int = Field(24, ge=1)
     guidance: float = Field(2.0, ge=0)
     image_guidance: float = Field(1.0, ge=0)
+    guidance_interval: tuple[Share, Share] = (0.0, 1.0)
+    guidance_rescale: float = Field(0.0, ge=0, le=1)
     shift: float = Field(1.0, gt=0)
     solver: Literal["euler", "heun"] = "euler"
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _grows(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if interval[0] >= interval[1]:
+            raise ValueError(f"[{interval[0]}, {interval[1]}] is empty: the first must be the smaller one")
+        return interval
 
 
 class Writing(Strict):

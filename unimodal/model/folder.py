@@ -20,6 +20,8 @@ from unimodal.model.unified import UnifiedModel
 from unimodal.model.weights import Weights, fill, narrowed, unwritten
 from unimodal.sequence.tokenizer import Tokenizer
 
+EXACT = ("path.", "places.", "reference.", "vision_in.")  # between codec or tower and the decoder
+
 
 def save_model(
     folder: Path, model: UnifiedModel, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32
@@ -65,10 +67,7 @@ def load_model(
     with unwritten():
         model = UnifiedModel(config, codec)
     model.codec = None  # its weights are in its own folder
-    fill(model, Weights(folder), device, dtype)
-    for part in (model.path, model.places, model.reference, model.vision_in):
-        if part is not None:
-            part.float()
+    fill(model, Weights(folder), device, dtype, EXACT)
     model.codec, model.tower = codec.requires_grad_(False), tower
     return model.to(device).eval(), tokenizer
 

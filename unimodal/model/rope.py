@@ -70,6 +70,8 @@ class _Rotate(torch.autograd.Function):
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, way: int) -> Tensor:
     first, second = x.chunk(2, dim=-1)
+    if torch.compiler.is_compiling():  # which joins what follows by itself, and stops at writing into views
+        return torch.cat([first * cos - second * sin * way, second * cos + first * sin * way], -1)
     out = torch.empty_like(x)
     left, right = out.chunk(2, dim=-1)
     torch.mul(first, cos, out=left).addcmul_(second, sin, value=-way)

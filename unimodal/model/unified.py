@@ -1,7 +1,7 @@
 """The unified model: one decoder, a text head, an image path, and a codec.
 
-Text and images meet as embeddings in one sequence.  `losses` is the whole of training; `prefill` and
-`forward_images` are the whole of inference, over the same `embed`.
+Text and images meet as embeddings in one sequence.  `forward` is the whole of training; `read` and `look` are
+the whole of inference, over the same embeddings.
 
 Legend: T positions of a pack, P image positions, C latent numbers a position, D width, V vocabulary.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-from unimodal.attention.door import make_plan
+from unimodal.attention.door import Plan, make_plan
 from unimodal.images.codec import Codec
 from unimodal.images.patches import to_tokens
 from unimodal.images.signal import to_signal
@@ -30,6 +30,9 @@ from unimodal.sequence.mask import PADDING, Marks
 from unimodal.sequence.pack import Pack
 from unimodal.sequence.spans import Grid, ImageSpan
 from unimodal.sequence.writer import NO_LABEL
+
+HALF = (torch.bfloat16, torch.float16)
+Prepared = tuple[tuple[Tensor, Tensor], Plan]  # (row, slot) in a cache, and the mask's plan
 
 
 @dataclass(slots=True)
@@ -244,7 +247,8 @@ class UnifiedModel(nn.Module):
         features              for each row, (first position, features (P, F)) of what the tower tells of them
         """
         embeds, is_image = self.embedded(ids, images, features)
-        hidden = self._cached(cache, embeds, position, marks, is_image)
+        place, plan = self.prepare(cache, marks)
+        hidden = self._cached(cache, embeds, position, plan, is_image, place)
         cache.commit((marks.document != PADDING).sum(1))
         return hidden
 
@@ -266,22 +270,39 @@ class UnifiedModel(nn.Module):
                 embeds[row, start : start + len(told)] = self.vision_in(told).to(embeds.dtype)
         return embeds, is_image
 
+    def prepare(self, cache: KVCache, marks: Marks) -> Prepared:
+        """What all looks at positions of these marks (B, P) over the cache, as it now is, have in common."""
+        row, slot, keys = cache.place(marks)
+        return (row, slot), make_plan(marks, keys, half=cache.k[0].dtype in HALF)
+
     def look(
-        self, cache: KVCache, embeds: Tensor, position: Tensor, marks: Marks, image: bool = True
+        self,
+        cache: KVCache,
+        embeds: Tensor,
+        position: Tensor,
+        marks: Marks,
+        image: bool = True,
+        prepared: Prepared | None = None,
     ) -> Tensor:
         """Hidden states (B, P, D) of embeddings over the cache, which is left as it was.
 
-        image  whether they are an image's; otherwise a block of text's
+        image     whether they are an image's; otherwise a block of text's
+        prepared  from `prepare`, for several looks at one place
         The decoder may compute in half precision; the path, from whose numbers these come, need not.
         """
         is_image = torch.full(embeds.shape[:2], image, dtype=torch.bool, device=embeds.device)
         inside = embeds.to(cache.k[0].dtype)
-        return self._cached(cache, inside, position, marks, is_image).to(embeds.dtype)
+        place, plan = prepared or self.prepare(cache, marks)
+        return self._cached(cache, inside, position, plan, is_image, place).to(embeds.dtype)
 
     def _cached(
-        self, cache: KVCache, embeds: Tensor, position: Tensor, marks: Marks, is_image: Tensor
+        self,
+        cache: KVCache,
+        embeds: Tensor,
+        position: Tensor,
+        plan: Plan,
+        is_image: Tensor,
+        place: tuple[Tensor, Tensor],
     ) -> Tensor:
-        row, slot, keys = cache.place(marks)
-        plan = make_plan(marks, keys, half=embeds.dtype in (torch.bfloat16, torch.float16))
         embeds = self.places(embeds, position, is_image)
-        return self.decoder(embeds, position, plan, is_image, (row, slot), cache)
+        return self.decoder(embeds, position, plan, is_image, place, cache)

@@ -115,9 +115,16 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def fill(module: nn.Module, weights: Weights, device: torch.device | str, dtype: torch.dtype) -> None:
+def fill(
+    module: nn.Module,
+    weights: Weights,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    exact: tuple[str, ...] = (),
+) -> None:
     """Put weights into a module, one after another; names and shapes must be the module's own.
 
+    exact  beginnings of names that stay in float32 whatever `dtype` is
     Raises UserError naming what is missing, unknown or of another shape.
     """
     targets = module.state_dict(keep_vars=True)
@@ -135,7 +142,8 @@ def fill(module: nn.Module, weights: Weights, device: torch.device | str, dtype:
         )
     for name, target in targets.items():
         value = weights.read(name)
-        target.data = value.to(device, dtype if value.is_floating_point() else None)
+        kind = torch.float32 if name.startswith(exact) else dtype
+        target.data = value.to(device, kind if value.is_floating_point() else None)
 
 
 def narrowed(value: Tensor, dtype: torch.dtype, name: str, where: str | Path = "the weights") -> Tensor:

@@ -143,7 +143,7 @@ class FlowPath(nn.Module):
             v = combine(say(full), {kind: say(hidden) for kind, hidden in nulls.items()}, guidance)
             return x0_from_velocity(x, v, t.to(x))
 
-        times = time_grid(steps or self.sampling.steps, self.sampling.shift)
+        times = time_grid(self.sampling.steps if steps is None else steps, self.sampling.shift)
         return SOLVERS[self.sampling.solver](predict_x0, noise, times, FLOW, on_step)
 
     def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:

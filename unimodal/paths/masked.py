@@ -178,7 +178,7 @@ class MaskedPath(nn.Module):
 
         Guidance is of logits, and its interval is of the share that is hidden.
         """
-        forwards = steps or min(self.sampling.steps, self.options.forwards)
+        forwards = min(self.sampling.steps, self.options.forwards) if steps is None else steps
         device = self.mask.device
         maps = self._maps(grid).to(device)
         total = len(maps)

@@ -11,11 +11,9 @@ N codes of a picture, P = N + rows of all maps symbols.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
@@ -27,8 +25,6 @@ from unimodal.paths.choose import Choice, choose, guided, say_steps_are_fixed
 from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
 from unimodal.paths.path import Corrupted, Look, flatten
 from unimodal.sequence.spans import Grid, TargetLayout
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(slots=True)
@@ -46,21 +42,10 @@ class NextTokenPath(nn.Module):
     class Options(Choice):
         """Settings of this path alone, besides how a code is chosen.
 
-        guidance_interval  share of the picture done, from and to, between which guidance is applied
-        size_as_text       whether rows and columns stand before every picture, as `8x12`
+        size_as_text  whether rows and columns stand before every picture, as `8x12`
         """
 
         size_as_text: bool = True
-        guidance_interval: tuple[Share, Share] = (0.0, 1.0)
-
-        @model_validator(mode="after")
-        def _grows(self) -> "NextTokenPath.Options":
-            low, high = self.guidance_interval
-            if low >= high:
-                raise ValueError(
-                    f"guidance_interval [{low}, {high}] is empty: the first share must be smaller"
-                )
-            return self
 
     def __init__(self, config: ModelConfig, codec: Codec):
         super().__init__()
@@ -161,7 +146,7 @@ class NextTokenPath(nn.Module):
         for done, (i, legal_from) in enumerate(zip(code_at.tolist(), first[code_at].tolist())):
             at = slice(begin, i + 1)
             hidden, nulls = look(self._embed(seen[:, at], maps[at]), at=at)
-            nulls = nulls if self._guides(done / len(code_at), guidance) else {}
+            nulls = nulls if guidance.applies(1 - done / len(code_at)) else {}
             say = partial(self._say, first=legal_from)
             codes = choose(guided(say, hidden, nulls, guidance), generators, self.options)
             seen[:, i + 1] = codes[:, 0] + legal_from
@@ -173,11 +158,6 @@ class NextTokenPath(nn.Module):
     def _say(self, hidden: Tensor, first: int) -> Tensor:
         """Logits (B, 1, V) at the last position, of the codes whose symbols begin at `first` alone."""
         return self.head(hidden[:, -1:])[..., first : first + self.vocabulary]
-
-    def _guides(self, done: float, guidance: Guidance) -> bool:
-        """Whether guidance is applied when this share of the picture is done."""
-        low, high = self.options.guidance_interval
-        return low <= done < high and guidance.applies(1 - done)
 
     def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:
         """Codes to pixels."""

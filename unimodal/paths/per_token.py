@@ -202,7 +202,8 @@ class PerTokenPath(nn.Module):
             done += at.shape[1]
             here = ramped(guidance, done / positions) if self.options.guidance_ramp else guidance
             noise = self.options.temperature * row_noise(generators, (at.shape[1], self.channels), device)
-            drawn = self._solve(hidden, nulls if guides else {}, noise, here, steps or self.sampling.steps)
+            taken = self.sampling.steps if steps is None else steps
+            drawn = self._solve(hidden, nulls if guides else {}, noise, here, taken)
             latents = latents.scatter(1, _wide(at, self.channels), drawn.to(latents))
             known = known.scatter(1, at, True)
             if on_step:

@@ -11,6 +11,7 @@ from unimodal.errors import UserError
 from unimodal.external.config import ConnectorConfig, DenoiserConfig, ExternalConfig, ReaderKind, Reference
 from unimodal.external.folder import load_external, noted
 from unimodal.external.model import ExternalModel
+from unimodal.generation.settings import check_guidance
 from unimodal.images.folder import load_codec
 from unimodal.model.config import DropTable, Sampling, Strict, Times
 from unimodal.model.folder import find_model, model_type
@@ -92,6 +93,8 @@ class ExternalModelSection(Strict):
             getattr(model, part).requires_grad_(part in self.trained)
         if "connector" in self.trained and hasattr(model.denoiser, "pool"):
             model.denoiser.pool.requires_grad_(True)  # new beside pretrained weights, it translates too
+        if recipe.train.sample_steps:
+            check_guidance(model.config.sampling, model.config.drop)
         model.changed_area = self.changed_area
         if self.cache is not None:
             model.keep_conditions(self.cache)

@@ -18,6 +18,7 @@ from unimodal.training.config import TrainSection
 from unimodal.training.muon import Muon
 
 # Layers whose `weight` multiplies the input: these alone are decayed.
+KEPT_BY_MUON = ("momentum_buffer",)
 MULTIPLYING = (nn.Linear, nn.modules.conv._ConvNd)
 
 
@@ -129,9 +130,19 @@ def load_optimizer_tensors(
 
     A state as large as its parameter is laid out in memory as that is: fused optimizers go through both side
     by side, and a file has lost the order in which convolutions may be kept (channels last).
+    Raises UserError if they are of another kind of optimizer.
     """
     parameters = trained(module)
     owner = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
+    kinds = {key.rpartition(":")[0]: key.rpartition(":")[2] in KEPT_BY_MUON for key in tensors}
+    if odd := [
+        name for name, by_muon in kinds.items() if by_muon != isinstance(owner[parameters[name]], Muon)
+    ]:
+        before, now = ("muon", "adamw") if kinds[odd[0]] else ("adamw", "muon")
+        raise UserError(
+            f"The checkpoint's averages of {odd[0]} are those of {before}, but the recipe gives it to {now}. "
+            "Resume with the train.optimizer of the run, or begin a new run with model.init_from."
+        )
     for key, value in tensors.items():
         name, kind = key.rsplit(":", 1)
         p = parameters[name]

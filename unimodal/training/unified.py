@@ -12,6 +12,7 @@ from unimodal.data.document import Text
 from unimodal.data.mixture import Mixture
 from unimodal.data.source import FileSource, Source, live_source
 from unimodal.errors import UserError
+from unimodal.generation.settings import check_guidance
 from unimodal.images.folder import load_codec
 from unimodal.model.change_path import PATH, with_path
 from unimodal.model.config import ModelConfig, Strict
@@ -97,6 +98,8 @@ class UnifiedModelSection(ModelConfig):
                 "model.train_codec is for codecs without codes: they would change under the model that says "
                 "them. Train this one first, as recipes/codec/ does, and name it in model.codec."
             )
+        if recipe.train.sample_steps:
+            check_guidance(model.config.sampling, model.config.drop)
         model.train().codec.requires_grad_(self.train_codec)
         freeze(model, self.freeze)
         if self.lora:
