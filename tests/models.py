@@ -46,9 +46,9 @@ def tiny_model(seed: int = 0, codec: Codec | None = None, **changes) -> UnifiedM
 def edits_of_two_sizes(model: Unimodal, prompts: list[str]) -> tuple[list, list, list]:
     """Pictures of different sizes, what becomes of them in one batch, and what of each alone."""
     rng = np.random.default_rng(0)
-    images = [Image.fromarray(picture(rng, *size)) for size in ((8, 8), (8, 16), (8, 8))]
-    together = model.edit(images, prompts, seed=1)
-    alone = [model.edit(image, prompt, seed=1)[0] for image, prompt in zip(images, prompts)]
+    images = [Image.fromarray(picture(rng, *size)) for size in ((16, 16), (8, 16), (16, 16))]
+    together = model.edit(images, prompts, seed=1, size=16)
+    alone = [model.edit(image, prompt, seed=1, size=16)[0] for image, prompt in zip(images, prompts)]
     return images, together, alone
 
 

@@ -51,6 +51,7 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.  [defau
 Guidance = Annotated[
     float | None, typer.Option(min=0, help="How closely to follow the words.  [default: the model's]")
 ]
+Size = Annotated[int | None, typer.Option(min=1, help="Longer side in pixels.  [default: the model's]")]
 N = Annotated[int, typer.Option("--n", "-n", min=1, help="Pictures for each prompt.")]
 Out = Annotated[
     Path, typer.Option(help="Picture file, or folder to number pictures in; nothing is overwritten.")
@@ -98,9 +99,7 @@ def generate(
     seed: Seed = 0,
     steps: Steps = None,
     guidance: Guidance = None,
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Longer side in pixels.  [default: the model's]")
-    ] = None,
+    size: Size = None,
     out: Out = PICTURES,
 ) -> None:
     """Draw pictures of what the prompts say."""
@@ -125,6 +124,7 @@ def edit(
     image_guidance: Annotated[
         float | None, typer.Option(min=0, help="How closely to keep to the picture.")
     ] = None,
+    size: Size = None,
     out: Out = PICTURES,
 ) -> None:
     """Change a picture as told."""
@@ -133,7 +133,7 @@ def edit(
     picture = open_image(image)
     from unimodal.commands.pictures import show_all
 
-    options = {"steps": steps, "guidance": guidance, "image_guidance": image_guidance}
+    options = {"steps": steps, "guidance": guidance, "image_guidance": image_guidance, "size": size}
     show_all(_load(model, adapter, device, dtype).edit(picture, instruction, n=n, seed=seed, **options), out)
 
 

@@ -90,7 +90,9 @@ def test_an_edit_that_keeps_everything_moves_nothing_by_a_pixel(reference, image
     assert torch.equal(kept, goal)
     assert shift(of_size(target), to_pixels(inner.codec.decode_latents(kept[None]))[0]) == (0, 0)
 
-    drawn = np.asarray(model.edit(PILImage.fromarray(pixels), "keep it", guidance=1.0, image_guidance=1.0)[0])
-    assert drawn.shape[:2] == (76, 52)
-    assert shift(of_size(drawn), drawn) == (0, 0)
-    assert np.abs(drawn.astype(int) - of_size(drawn)).mean() < 3
+    for size in (None, 76):
+        plain = {"guidance": 1.0, "image_guidance": 1.0, "size": size}
+        drawn = np.asarray(model.edit(PILImage.fromarray(pixels), "keep it", **plain)[0])
+        assert drawn.shape == target.shape if size is None else drawn.shape[:2] == (76, 52)
+        assert shift(of_size(drawn), drawn) == (0, 0)
+        assert np.abs(drawn.astype(int) - of_size(drawn)).mean() < 3

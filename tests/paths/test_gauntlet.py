@@ -225,12 +225,12 @@ def test_batch_equals_singles_at_every_size(case, size):
 def test_edits_of_different_sizes_equal_singles(case):
     model = Unimodal(case.model(), tokenizer())
     rng = np.random.default_rng(0)
-    shown = [PILImage.fromarray(picture(rng, *size)) for size in ((8, 8), (8, 16), (8, 8))]
+    shown = [PILImage.fromarray(picture(rng, *size)) for size in ((16, 16), (8, 16), (16, 16))]
     told = ["make it red", "make it green", "make it a blue square"]
-    together = pixels_of(model.edit(shown, told, seed=3))
-    singles = [p for i, t in zip(shown, told) for p in pixels_of(model.edit(i, t, seed=3))]
+    together = pixels_of(model.edit(shown, told, seed=3, size=16))
+    singles = [p for i, t in zip(shown, told) for p in pixels_of(model.edit(i, t, seed=3, size=16))]
     assert same(together, singles)
-    assert [p.shape for p in together] == [(8, 8, 3), (8, 16, 3), (8, 8, 3)]
+    assert [p.shape for p in together] == [(16, 16, 3), (8, 16, 3), (16, 16, 3)]
 
 
 def test_guidance_of_one_is_no_guidance(case):

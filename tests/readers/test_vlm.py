@@ -162,7 +162,8 @@ def test_an_external_model_draws_edits_and_answers_with_it(model):
     one, two = (np.asarray(model.generate(words, seed=1)[0]).astype(int) for words in ("a circle", "two"))
     assert one.shape == (8, 8, 3) and np.abs(one - two).max() > 1
     image = PILImage.fromarray(picture(np.random.default_rng(0), 16, 16))
-    assert model.edit(image, "make it green")[0].size == (16, 16)
+    assert model.edit(image, "make it green")[0].size == (8, 8)
+    assert model.edit(image, "make it green", size=16)[0].size == (16, 16)
     options = dict(max_tokens=5, temperature=1.0)
     answers = model.answer([image, image], ["how many", "two"], seed=3, **options)
     assert answers == [model.answer(image, words, seed=3, **options) for words in ("how many", "two")]

@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -82,6 +83,20 @@ def test_resume_equals_straight_on(recipe, tmp_path):
         unimodal.load(tmp_path / name / "model").model.state_dict() for name in ("again", "straight")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_resume_finds_what_is_frozen_as_it_was(recipe, tmp_path):
+    codec_of("residual").save(tmp_path / "codec")
+    said = ["model.path=masked", "model.image_size=16", "train.steps=2", "train.save_steps=1"]
+    train(recipe(*said))
+    nudged = deepcopy(codec_of("residual"))
+    with torch.no_grad():
+        next(nudged.network.parameters()).add_(1e-3)
+    nudged.save(tmp_path / "codec")
+    with pytest.raises(
+        UserError, match=r"codec\.network\.\S+ is frozen, and it has changed since .*step-000002"
+    ):
+        train(recipe(*said, "train.resume=auto"))
 
 
 def test_resume_keeps_the_tokenizer_though_the_data_changed(recipe, tmp_path):

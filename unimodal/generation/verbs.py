@@ -126,13 +126,16 @@ class Unimodal:
         steps: int | None = None,
         guidance: float | None = None,
         image_guidance: float | None = None,
+        size: int | None = None,
     ) -> list[PILImage.Image]:
         """Draw each image anew as its instruction says; `n` and `seed` as in `generate`.
 
-        An image is scaled as in training, its longer side to the model's `image_size`; so is what is drawn.
+        size  pixels of the longer side, to which the image is scaled first and in which it is drawn; None:
+              the model's own, as in training
         """
         pairs = paired(image, instruction, "instruction")
-        documents = [self._document(user_row(text, picture)) for picture, text in pairs for _ in range(n)]
+        rows = [user_row(text, picture) for picture, text in pairs for _ in range(n)]
+        documents = [self._document(row, size) for row in rows]
         seeds = seeds_of(seed, len(pairs), n)
         settings = drawing(self.writing, self._guidance(guidance, image_guidance), steps)
         return [reply.images[0] for reply in self._replies(documents, seeds, settings)]
@@ -209,8 +212,8 @@ class Unimodal:
     def _guidance(self, text: float | None, image: float | None = None) -> Guidance:
         return guidance_of(self.config.sampling, text, image)
 
-    def _document(self, row: dict) -> Document:
-        return open_document(row, self.model.multiple, self.config.image_size)
+    def _document(self, row: dict, size: int | None = None) -> Document:
+        return open_document(row, self.model.multiple, self.config.image_size if size is None else size)
 
     def _texts(
         self, documents: list[Document], single: bool, max_tokens: int, temperature: float, seed: int

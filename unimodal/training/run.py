@@ -79,8 +79,17 @@ class Run:
         place = state["data"][accelerator.process_index] if state else None
         rank, world = accelerator.process_index, accelerator.num_processes
         self.stream = Stream(self.trainee, rank, world, recipe.data.workers, place)
-        self.recipe, self.budget = within_budget(recipe, self.trainee, world)
-        recipe, train = self.recipe, self.recipe.train
+        try:
+            self._prepare(checkpoint, state, tensors)
+        except BaseException:
+            self.stream.close()  # workers would outlive a run that never begins
+            raise
+
+    def _prepare(self, checkpoint: Path | None, state: dict, tensors: dict[str, dict[str, Tensor]]) -> None:
+        """The number of steps, optimizers and averages, as the checkpoint has them if there is one."""
+        accelerator = self.accelerator
+        self.recipe, self.budget = within_budget(self.recipe, self.trainee, accelerator.num_processes)
+        train = self.recipe.train
         self._check_steps()
 
         self.precision = _agreed_precision(train.precision, accelerator, state.get("precision"))

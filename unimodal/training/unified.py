@@ -22,6 +22,7 @@ from unimodal.model.unified import UnifiedModel
 from unimodal.sequence.tokenizer import Tokenizer, train_tokenizer
 from unimodal.training.codec_swap import fitting
 from unimodal.training.config import DataSection, Recipe, SourceSection
+from unimodal.training.frozen import check_frozen
 from unimodal.training.trainee import Trainee
 from unimodal.training.unified_trainee import UnifiedTrainee
 
@@ -102,6 +103,8 @@ class UnifiedModelSection(ModelConfig):
             check_guidance(model.config.sampling, model.config.drop)
         model.train().codec.requires_grad_(self.train_codec)
         freeze(model, self.freeze)
+        if checkpoint and not self.lora:  # whose base is known by its hash
+            check_frozen(model, checkpoint)
         if self.lora:
             adapter = self._adapt(model, folder, checkpoint, tokenizer.new_ids)
         return UnifiedTrainee(
