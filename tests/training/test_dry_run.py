@@ -229,7 +229,7 @@ SETTINGS = [
 @pytest.mark.parametrize("overrides", SETTINGS[1:])
 def test_the_peak_is_what_a_process_takes(tmp_path: Path, overrides: list[str]) -> None:
     parts = assert_the_peak_is_told(tmp_path, str(large(tmp_path)), *overrides, *THREE_STEPS)
-    assert parts["at most"] > 1.7 * parts["process"]
+    assert parts["at most"] > 1.5 * parts["process"]  # so that what is told is mostly the parts
     saved = parts["gradients"] if "model.lora" in str(overrides) else parts["weights"]
     assert parts["saving"] == pytest.approx(saved / 2, abs=0.1e6)
 
