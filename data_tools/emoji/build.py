@@ -188,5 +188,8 @@ def _draw_views(out: Path, glyphs: Glyphs, emoji: list[Emoji], rows: list[Exampl
     for name in sorted({name for row, _ in rows for name in row["images"]}):
         if not (out / name).exists():
             plain, view = View.parse(Path(name).stem)
-            pixels = glyphs.draw(by_id[plain].text, GROUNDS[view.ground])
-            Image.fromarray(view.show(pixels)).save(out / name)
+            pixels, beside = (
+                glyphs.draw(by_id[emoji].text, GROUNDS[view.ground]) if emoji else None
+                for emoji in (plain, view.beside)
+            )
+            Image.fromarray(view.show(pixels, beside)).save(out / name)

@@ -10,12 +10,16 @@ from dataclasses import replace
 from random import Random
 
 from data_tools.emoji.names import ADULTS, NO_TONE, Emoji
-from data_tools.emoji.views import View, family_views, view_edits
+from data_tools.emoji.views import View, family_views, view_edits, views_to_ask_of
 
 Example = tuple[dict, dict]  # a row as training reads it, and what a judge has to know about it
 
 MARK = "<image>"
 PLAIN = View()
+BODIES = (
+    "People & Body",
+    "Smileys & Emotion",
+)  # groups whose emoji have a skin, of which questions are asked
 DRAW = ("{}", "{} emoji", "an emoji of {}", "draw {}", "a picture of {}")
 EDITS = {
     "tone": ("make the skin tone {}", "change the skin tone to {}", "give it {} skin"),
@@ -80,7 +84,8 @@ def examples(
         for before, after in _pairs(groups[attribute], twins):
             value = VALUE[attribute](after)
             spoken = before.noun(value) if attribute == "gender" else value
-            for view in [PLAIN, *(_views(before, attribute, 2, rng) if varied else [])]:
+            others = rng.sample(family_views(before), 2) if varied else []
+            for view in [PLAIN, *_facing(attribute == "direction", others)]:
                 row = _row(MARK + rng.choice(forms).format(spoken), view.name(before.id), view.name(after.id))
                 truth = _truth(f"edit/{attribute}", row, after, told)
                 yield row, truth | {"from": VALUE[attribute](before), "to": value}
@@ -88,6 +93,7 @@ def examples(
         for kind, words, before, after, was, is_now in view_edits(one, one.id in lopsided, rng):
             row = _row(MARK + words, before.name(one.id), after.name(one.id))
             yield row, _truth(f"edit/{kind}", row, one, told) | {"from": was, "to": is_now}
+    things = [one.id for one in emoji if one.group not in BODIES]
     for one in emoji:
         answers = {
             kind: answer for kind in QUESTIONS if (answer := _answer(kind, one, names[twins[one.id]], told))
@@ -100,10 +106,10 @@ def examples(
                     row = _row(MARK + form, one.id, answer=answer)
                     yield row, _truth(f"vqa/{kind}", row, one, told) | {"answer": answer}
             continue
-        # One picture serves several questions; what variants differ by is asked twice in every view.
+        # One picture serves several questions; what variants differ by is asked in views that no other has.
         views = [PLAIN]
         if asked:
-            views = 2 * [PLAIN, *_views(one, "direction" if "direction" in asked else "", 4, rng)]
+            views += [PLAIN, *_facing("direction" in asked, views_to_ask_of(12, things, rng))]
         for view in views:
             row = _conversation(answers if view == PLAIN else asked, view.name(one.id), rng)
             yield row, _truth("vqa/several", row, one, told)
@@ -133,10 +139,9 @@ def _conversation(answers: dict[str, str], picture: str, rng: Random) -> dict:
     return {"messages": messages, "images": [f"pictures/{picture}.png"]}
 
 
-def _views(one: Emoji, attribute: str, count: int, rng: Random) -> list[View]:
-    """Some of the views of a family; what faces left does not do so in a mirror."""
-    some = rng.sample(family_views(one), count)
-    return [replace(view, mirrored=False) for view in some] if attribute == "direction" else some
+def _facing(told: bool, views: list[View]) -> list[View]:
+    """The views, without a mirror where the way it faces is told: what faces left does not do so in it."""
+    return [replace(view, mirrored=False) for view in views] if told else views
 
 
 def _told(groups: list[list[Emoji]], twins: dict[str, str]) -> set[str]:

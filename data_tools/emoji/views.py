@@ -31,7 +31,9 @@ PLACES = {  # where a smaller one stands: shares of the free room on its left an
     "lower_left": (0, 1),
     "lower_right": (1, 1),
 }
-SMALL = 0.625  # side of a smaller one, of the picture's
+SMALL = 62.5  # side of a smaller one, in per cent of the picture's
+HALF = 50
+SIDES = (HALF, SMALL, 75, 87.5)  # of one that questions are asked about
 FORMS = {
     "background": ("put it on a {} background", "change the background to {}", "make the background {}"),
     "mirror": ("mirror it", "flip it from left to right"),
@@ -42,6 +44,7 @@ LOPSIDED = 0.02  # share of pixels that a mirror has to change
 DIFFERENT = 8  # levels by which a pixel has to differ to count
 NAME = re.compile(
     r"(?P<id>[0-9a-f-]+?)(?P<mirrored>-mirrored)?(-on-(?P<ground>[a-z]+))?(-at-(?P<place>[a-z_]+))?"
+    r"(-of-(?P<side>[0-9.]+))?(-beside-(?P<beside>[0-9a-f-]+))?"
 )
 
 Change = tuple[str, str, "View", "View", str, str]  # kind, words, views before and after, from, to
@@ -49,37 +52,56 @@ Change = tuple[str, str, "View", "View", str, str]  # kind, words, views before 
 
 @dataclass(frozen=True)
 class View:
-    """How an emoji is shown; the default is as the font has it, on white."""
+    """How an emoji is shown; the default is as the font has it, on white.
+
+    side    in per cent of the picture's, unless its place is the whole picture
+    beside  id of another emoji, as large, which stands where this one would in a mirror
+    """
 
     mirrored: bool = False
     ground: str = "white"
     place: str = FULL
+    side: float = SMALL
+    beside: str = ""
 
     def name(self, emoji: str) -> str:
         """The name of the picture of the emoji of this id."""
         ground = "" if self.ground == "white" else f"-on-{self.ground}"
         place = "" if self.place == FULL else f"-at-{self.place}"
-        return f"{emoji}{'-mirrored' if self.mirrored else ''}{ground}{place}"
+        side = "" if self.side == SMALL else f"-of-{self.side:g}"
+        beside = f"-beside-{self.beside}" if self.beside else ""
+        return f"{emoji}{'-mirrored' if self.mirrored else ''}{ground}{place}{side}{beside}"
 
     @classmethod
     def parse(cls, name: str) -> tuple[str, "View"]:
         """The id of the emoji and the view that `name` was made of."""
         found = NAME.fullmatch(name)
-        view = cls(bool(found["mirrored"]), found["ground"] or "white", found["place"] or FULL)
-        return found["id"], view
+        side = float(found["side"] or SMALL)
+        ground, place = found["ground"] or "white", found["place"] or FULL
+        return found["id"], cls(bool(found["mirrored"]), ground, place, side, found["beside"] or "")
 
-    def show(self, pixels: np.ndarray) -> np.ndarray:
-        """A square picture uint8 (S, S, 3) of an emoji, already on this view's ground, as it is seen here."""
+    def show(self, pixels: np.ndarray, beside: np.ndarray | None = None) -> np.ndarray:
+        """A square picture uint8 (S, S, 3) of an emoji, already on this view's ground, as it is seen here.
+
+        beside  the picture of the other, on the same ground
+        """
         pixels = pixels[:, ::-1] if self.mirrored else pixels
         if self.place == FULL:
             return pixels
-        side = len(pixels)
-        small = round(SMALL * side)
         shown = np.full_like(pixels, GROUNDS[self.ground])
-        left, top = (round(share * (side - small)) for share in PLACES[self.place])
+        across, down = PLACES[self.place]
+        self._put(pixels, shown, (across, down))
+        if beside is not None:
+            self._put(beside, shown, (1 - across, down))
+        return shown
+
+    def _put(self, pixels: np.ndarray, shown: np.ndarray, place: tuple[float, float]) -> None:
+        """Draw it smaller into `shown`."""
+        side = len(pixels)
+        small = round(self.side / 100 * side)
+        left, top = (round(share * (side - small)) for share in place)
         resized = Image.fromarray(pixels).resize((small, small), Image.Resampling.BICUBIC)
         shown[top : top + small, left : left + small] = np.asarray(resized)
-        return shown
 
 
 def some_view(rng: Random) -> View:
@@ -88,6 +110,23 @@ def some_view(rng: Random) -> View:
         view = View(rng.random() < 0.5, rng.choice(list(GROUNDS)), rng.choice([FULL, FULL, *PLACES]))
         if view != View():
             return view
+
+
+def views_to_ask_of(count: int, others: list[str], rng: Random) -> list[View]:
+    """Different views, of more sizes than edits have, half of them beside one of `others`, ids of emoji.
+
+    What tells variants apart is small in some pictures, and among other things.
+    """
+    views: dict[View, None] = {}
+    while len(views) < count:
+        view = some_view(rng)
+        if others and rng.random() < 0.5:
+            corner = rng.choice([name for name in PLACES if name != "middle"])
+            view = replace(view, place=corner, side=HALF, beside=rng.choice(others))
+        elif view.place != FULL:
+            view = replace(view, side=rng.choice(SIDES))
+        views[view] = None
+    return list(views)
 
 
 def family_views(one: Emoji, count: int = 4) -> list[View]:

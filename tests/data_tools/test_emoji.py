@@ -318,7 +318,9 @@ def test_training_shows_variants_in_several_views_and_judging_plainly(made):
 
 def test_a_picture_is_named_after_its_view(listed):
     for one in listed.values():
-        for view in [View(), *family_views(one), View(True, "gray", "upper_left"), View(ground="pink")]:
+        beside = View(ground="blue", place="lower_left", side=50, beside="1f468-200d-1f37c")
+        odd = [View(True, "gray", "upper_left"), View(ground="pink"), View(place="middle", side=87.5), beside]
+        for view in [View(), *family_views(one), *odd]:
             assert View.parse(view.name(one.id)) == (one.id, view)
     assert View().name("1f600") == "1f600"
     assert family_views(listed["astronaut"]) == family_views(listed["woman astronaut: dark skin tone"])
@@ -335,6 +337,31 @@ def test_a_small_one_stands_where_it_is_said(place):
     edges["right"] = columns.max() == 31
     assert {name for name, at in edges.items() if at} == set(place.split("_")) - {"middle"}
     assert np.array_equal(View(mirrored=True, place=place, ground="pink").show(pixels[:, ::-1]), shown)
+
+
+def test_another_one_stands_beside_it():
+    rng = np.random.default_rng(0)
+    pixels, other = (rng.integers(low, low + 100, (32, 32, 3), dtype=np.uint8) for low in (0, 120))
+    view = View(ground="white", place="upper_right", side=50, beside="1f6b2")
+    shown = view.show(pixels, other)
+    assert np.array_equal(shown[:16, 16:], View(place="middle", side=50).show(pixels)[8:24, 8:24])
+    assert np.array_equal(shown[:16, :16], View(place="middle", side=50).show(other)[8:24, 8:24])
+    assert (shown[16:] == 255).all()
+
+
+@needs_packages
+def test_questions_are_asked_in_views_of_many_sizes(made):
+    """Beside a person stands a thing of the same split, which has no skin to be asked about."""
+    truths = [truth for _, truth in made[2]["train"] if truth["kind"] == "vqa/several"]
+    group = {View.parse(truth["before"])[0]: truth["group"] for truth in truths}
+    asked = Counter()
+    for truth in truths:
+        emoji, view = View.parse(truth["before"])
+        asked[view.side if view.place != FULL else FULL] += group[emoji] == "People & Body"
+        if view.beside:
+            assert group[view.beside] not in ("People & Body", "Smileys & Emotion")
+            asked["beside"] += 1
+    assert min(asked[way] for way in (FULL, 50, 62.5, 75, 87.5, "beside")) > 10
 
 
 @needs_packages
