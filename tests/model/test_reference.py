@@ -52,21 +52,26 @@ def test_each_position_gets_its_own_cell(name):
     """Against a walk over the places of all positions, one by one."""
     model, grid = CASES[name].model(), (4, 2)
     latents = torch.randn(8, model.reference.channels)
-    added = model.reference([latents, None], [grid, grid], model.path)
+    before = model.reference.before([latents, None], [grid, grid], model.path)
+    added = model.reference(before)
     target = model.path.target_layout(grid)
     positions = len(target.steps)
     assert added.shape == (2 * positions, model.config.hidden_size)
     assert not added[positions:].any()
+    assert not before.known[positions:].any()
     for number, (_, row, column) in enumerate(target.offsets(grid).tolist()):
         inside = row < 4 and column < 2
         cell = latents[2 * row + column] if inside else torch.zeros_like(latents[0])
         torch.testing.assert_close(added[number], model.reference.proj.weight @ cell)
+        torch.testing.assert_close(before.latents[number], cell)
+        assert before.known[number] == inside
 
 
 def test_a_model_begins_as_it_was_without():
     model = tiny_model()
     begun = with_path(model, model.config.model_copy(update={"reference": "cells"}))
     assert not begun.reference.proj.weight.any()
+    torch.nn.init.constant_(begun.path.copied.bias, -40.0)  # else a twentieth is copied
     pack = lay(model, edit()[1])
     assert image_loss(model, pack) == pytest.approx(image_loss(begun, pack), rel=1e-5)
     assert with_path(begun, model.config).reference is None
@@ -78,6 +83,7 @@ def test_nothing_is_shown_without_a_picture_of_its_size():
     packs.append(lay(model, Document(edit(1)[1].turns[1:])))
     before = [image_loss(model, pack) for pack in packs]
     torch.nn.init.zeros_(model.reference.proj.weight)
+    torch.nn.init.constant_(model.path.copied.bias, -40.0)
     after = [image_loss(model, pack) for pack in packs]
     assert before[0] != after[0]
     assert before[1:] == after[1:]
@@ -97,7 +103,8 @@ def test_drawing_sees_what_training_saw(name, monkeypatch):
 
     def keep_hidden(hidden, corrupted):
         seen["hidden"] = hidden
-        return loss(hidden, corrupted)
+        seen["loss"] = loss(hidden, corrupted)
+        return seen["loss"]
 
     monkeypatch.setattr(model.path, "corrupt", keep_corrupted)
     monkeypatch.setattr(model.path, "loss", keep_hidden)
@@ -134,6 +141,7 @@ def test_drawing_sees_what_training_saw(name, monkeypatch):
 def test_it_is_frozen_and_counted_with_what_draws():
     plain, shown = tiny_model(), tiny_model(reference="cells")
     costs = [Costs(model).pack(lay(model, edit()[1])) for model in (plain, shown)]
-    assert costs[1] - costs[0] == 6 * 4 * shown.reference.proj.weight.numel()  # four positions
+    weights = shown.reference.proj.weight.numel() + shown.path.copied.weight.numel()
+    assert costs[1] - costs[0] == 6 * 4 * weights  # four positions
     freeze(shown, ["path"])
     assert not shown.reference.proj.weight.requires_grad

@@ -8,7 +8,7 @@ from tests.paths.toy import energy_from_two_modes
 from unimodal.diffusion.guidance import Guidance
 from unimodal.diffusion.process import FLOW, velocity
 from unimodal.paths.flow import LEAST_TIME
-from unimodal.paths.path import Corrupted
+from unimodal.paths.path import Before, Corrupted
 
 
 def test_an_untrained_head_says_the_best_straight_line():
@@ -57,6 +57,41 @@ def test_a_solver_ends_at_the_picture_that_is_said():
     for steps in (1, 3, 40):
         drawn = path.sample(look, None, (2, 2), [torch.Generator()], Guidance(), steps)
         torch.testing.assert_close(drawn, torch.full_like(drawn, 0.7))
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "x0"])
+def test_what_is_copied_is_exact_and_only_where_there_is_something(prediction):
+    """A model that copies all there is draws the picture before, in every branch its own, and says its velocity."""
+    path = tiny_model(path_options={"prediction": prediction}, reference="cells").path
+    torch.nn.init.constant_(path.copied.bias, 40.0)
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(12, path.channels, generator=generator)  # two pictures, then their nulls
+    known = torch.tensor([1.0] * 7 + [0.0] * 5)[:, None]
+    before = Before(latents * known, known)
+
+    def look(embeds, guided=True, at=None):
+        hidden = torch.cat([embeds, embeds]) if guided else embeds
+        full, null = hidden.chunk(2) if guided else (hidden, None)
+        return full, {"both": null} if guided else {}
+
+    noise = [torch.Generator().manual_seed(n) for n in range(2)]
+    rest = (None, (1, 3), noise, Guidance(1.5, 1.5, interval=(0.0, 0.5)), 8)
+    drawn = path.sample(look, *rest, before=before).flatten(0, 1)
+    full, nulls = latents[:6], latents[6:]
+    # Nothing is guided at first and all at last, when the one null position that is known pulls.
+    torch.testing.assert_close(drawn[0], 1.5 * full[0] - 0.5 * nulls[0])
+    without = path.sample(look, *rest, before=None).flatten(0, 1)
+    assert not torch.isclose(drawn, without).any()
+
+    truth = latents[:6]
+    seen = path.corrupt([truth[:3], truth[3:]], [(1, 3)] * 2, generator)
+    hidden = torch.randn(6, path.head.in_features, generator=generator)
+    plain = path.loss(hidden, seen)
+    seen.before = Before(truth, torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 0.0])[:, None])
+    copied = path.loss(hidden, seen)
+    here = seen.before.known[:, 0] == 1
+    torch.testing.assert_close(copied[~here], plain[~here])
+    assert copied[here].max() < 1e-6 < plain.min()
 
 
 def test_a_new_deeper_head_is_a_shallow_one():

@@ -141,7 +141,7 @@ def test_a_trained_model_draws_the_right_distribution():
         table = every(CODES, cells[0] * cells[1])
         chosen[prompt] = table[rng.choice(len(table), len(often), replace=False)]
         documents += [told(model, prompt, codes, cells) for codes in np.repeat(chosen[prompt], often, axis=0)]
-    each = train(model, documents, 300)
+    each = train(model, documents, 450)
     probability = often / often.sum()
     entropy = -(probability * np.log(probability)).sum()
     symbols = np.repeat([2 * (2 + 1), 1 * (3 + 1)], often.sum())

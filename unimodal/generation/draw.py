@@ -16,6 +16,7 @@ from unimodal.diffusion.guidance import Guidance, check_nulls
 from unimodal.generation.context import Context, image_place, read_documents, stack_contexts, start_image
 from unimodal.images.signal import to_pixels
 from unimodal.model.unified import Prepared, UnifiedModel
+from unimodal.paths.path import Before
 from unimodal.sequence.spans import Grid
 from unimodal.sequence.tokenizer import Tokenizer
 
@@ -41,8 +42,7 @@ def draw(
     grid       positions of the picture, the same for all rows
     Raises UserError if the guidance needs a null that the model was not trained with.
     """
-    has_image = any(not image.trained for document in documents for image in document.images)
-    branches = guidance.branches(has_image)
+    branches = guidance.branches(any(document.reads_pictures for document in documents))
     check_nulls(branches, model.config.drop.model_dump())
     contexts, read = [context], list(documents)
     for kind in branches:
@@ -59,7 +59,8 @@ def draw(
         places[False] = (context.cache, *image_place(context, grid, layout))
     prepared: dict[bool, Prepared] = {}
     committed = everything.cache.length
-    reference = _reference(model, read, grid)
+    before = _before(model, read, grid)
+    reference = None if before is None else model.reference(before).unflatten(0, (len(read), -1))
 
     def look(
         embeds: Tensor, guided: bool = True, at: slice | None = None
@@ -81,15 +82,15 @@ def draw(
         full, *nulls = hidden.chunk(copies)
         return full, dict(zip(branches, nulls))
 
-    finished = model.path.sample(look, model.codec, grid, generators, guidance, steps, on_step)
+    finished = model.path.sample(look, model.codec, grid, generators, guidance, steps, on_step, before)
     everything.cache.length = committed  # of the context alone: what was kept for this image goes
     return list(to_pixels(model.path.decode(model.codec, finished, grid)))
 
 
-def _reference(model: UnifiedModel, documents: list[Document], grid: Grid) -> Tensor | None:
-    """What the last picture of each document adds (B, P, D) to the one that comes next, of `grid`.
+def _before(model: UnifiedModel, documents: list[Document], grid: Grid) -> Before | None:
+    """What the last picture of each document has in the cells of the one that comes next, of `grid`.
 
-    None if the model has no such reference (see CellReference).
+    None if the model is not shown it (see CellReference).
     """
     if model.reference is None:
         return None
@@ -98,8 +99,7 @@ def _reference(model: UnifiedModel, documents: list[Document], grid: Grid) -> Te
     fit = [row for row, picture in last.items() if picture.shape[:2] == size]
     latents = dict(zip(fit, model.encode([last[row] for row in fit])))
     rows = range(len(documents))
-    added = model.reference([latents.get(row) for row in rows], [grid for _ in rows], model.path)
-    return added.unflatten(0, (len(documents), -1))
+    return model.reference.before([latents.get(row) for row in rows], [grid for _ in rows], model.path)
 
 
 def grid_for(model: UnifiedModel, height: int, width: int) -> Grid:

@@ -181,8 +181,9 @@ class UnifiedModel(nn.Module):
             target_at = self._at(drawn)
             shown = self.path.embed(seen)
             if self.reference is not None:
-                before = [None if span.before is None else latents[span.before] for span in drawn]
-                shown = shown + self.reference(before, [span.grid for span in drawn], self.path)
+                pictures = [None if span.before is None else latents[span.before] for span in drawn]
+                seen.before = self.reference.before(pictures, [span.grid for span in drawn], self.path)
+                shown = shown + self.reference(seen.before)
             embeds = embeds.index_copy(0, target_at, shown.to(embeds.dtype))
             is_image[target_at] = True
         # What the tower tells is read like text, by the weights that compute text.
@@ -191,7 +192,7 @@ class UnifiedModel(nn.Module):
                 features = self.tower([pack.pixels[span.image] for span in looked_at])
             told = self.vision_in(torch.cat(features))
             embeds = embeds.index_copy(0, self._at(looked_at), told.to(embeds.dtype))
-        plan = make_plan(pack.marks, half=torch.is_autocast_enabled(self.device.type))
+        plan = make_plan(pack.marks, half=torch.is_autocast_enabled(self.device.type), pack=True)
         embeds = self.places(embeds[None], pack.position, is_image[None])
         hidden = self.decoder(embeds, pack.position, plan, is_image[None])[0]  # (T, D)
 
@@ -247,8 +248,7 @@ class UnifiedModel(nn.Module):
         features              for each row, (first position, features (P, F)) of what the tower tells of them
         """
         embeds, is_image = self.embedded(ids, images, features)
-        place, plan = self.prepare(cache, marks)
-        hidden = self._cached(cache, embeds, position, plan, is_image, place)
+        hidden = self._cached(cache, embeds, position, is_image, self.prepare(cache, marks))
         cache.commit((marks.document != PADDING).sum(1))
         return hidden
 
@@ -292,17 +292,12 @@ class UnifiedModel(nn.Module):
         """
         is_image = torch.full(embeds.shape[:2], image, dtype=torch.bool, device=embeds.device)
         inside = embeds.to(cache.k[0].dtype)
-        place, plan = prepared or self.prepare(cache, marks)
-        return self._cached(cache, inside, position, plan, is_image, place).to(embeds.dtype)
+        prepared = prepared or self.prepare(cache, marks)
+        return self._cached(cache, inside, position, is_image, prepared).to(embeds.dtype)
 
     def _cached(
-        self,
-        cache: KVCache,
-        embeds: Tensor,
-        position: Tensor,
-        plan: Plan,
-        is_image: Tensor,
-        place: tuple[Tensor, Tensor],
+        self, cache: KVCache, embeds: Tensor, position: Tensor, is_image: Tensor, prepared: Prepared
     ) -> Tensor:
+        place, plan = prepared
         embeds = self.places(embeds, position, is_image)
         return self.decoder(embeds, position, plan, is_image, place, cache)

@@ -3,6 +3,10 @@
 The noised image is one hidden span whose positions see each other and everything before; the model says
 its velocity (Transfusion, Zhou et al. 2024; with flow matching as in BAGEL and Show-o2).  The noise
 level is added to the embeddings and modulates the output head (adaLN, Peebles and Xie 2023).
+
+An edit leaves most of a picture as it was.  With `model.reference: cells` a share of what is said, number by
+number, is the cell of the picture before (as a pointer network copies words: See et al. 2017, equation 9), so
+that copying is exact as soon as the model knows where to.
 """
 
 from typing import Literal
@@ -23,9 +27,10 @@ from unimodal.images.codec import Codec
 from unimodal.images.patches import from_tokens
 from unimodal.model.config import ModelConfig, Strict
 from unimodal.paths.adaln import ModulatedLayer, TimeEmbedding
-from unimodal.paths.path import Corrupted, Look, flatten, row_noise
+from unimodal.paths.path import Before, Corrupted, Look, flatten, row_noise
 from unimodal.sequence.spans import Grid, TargetLayout
 
+COPIED = -3.0  # logit of the share that is copied to begin with, 0.05
 LEAST_TIME = 0.05  # below it an error of x0 weighs no more: as an error of velocity it would have no bound
 
 
@@ -55,6 +60,7 @@ class FlowPath(nn.Module):
         self.head_norm = nn.LayerNorm(width, eps=config.rms_norm_eps, elementwise_affine=False)
         self.head_modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, self.channels)
+        self.copied = nn.Linear(width, self.channels) if config.reference == "cells" else None
 
     def reset_parameters(self) -> None:
         """Start with a head that says zero: the best straight line, or of x0 the mean picture."""
@@ -63,6 +69,9 @@ class FlowPath(nn.Module):
         for layer in (self.head_modulation, self.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        if self.copied is not None:
+            nn.init.zeros_(self.copied.weight)
+            nn.init.constant_(self.copied.bias, COPIED)
 
     def target_layout(self, grid: Grid) -> TargetLayout:
         """One step for the whole image, hidden: later positions look at the clean copy, if there are any."""
@@ -92,7 +101,9 @@ class FlowPath(nn.Module):
         """A finished image is read at noise level 0."""
         return self.latent_in(latents) + self.time_in(latents.new_zeros(1))
 
-    def velocity(self, hidden: Tensor, inputs: Tensor, times: Tensor, owner: Tensor) -> Tensor:
+    def velocity(
+        self, hidden: Tensor, inputs: Tensor, times: Tensor, owner: Tensor, before: Before | None = None
+    ) -> Tensor:
         """Predicted velocity (P, C) from hidden states (P, D) and the noised latents (P, C).
 
         times  (I,) above 0, where a picture x0 that is said stands for the velocity (x_t - x0) / t
@@ -102,13 +113,19 @@ class FlowPath(nn.Module):
             hidden = layer(hidden, condition, owner)
         scale, shift = self.head_modulation(condition).chunk(2, dim=-1)
         said = self.head(self.head_norm(hidden) * (1 + scale[owner]) + shift[owner])
+        t = times[owner][:, None]
         if self.options.prediction == "x0":
-            return (inputs - said.float()) / times[owner][:, None]
-        return beyond_straight_line(said, inputs, times[owner][:, None])
+            said = (inputs - said.float()) / t
+        else:
+            said = beyond_straight_line(said, inputs, t)
+        if self.copied is None or before is None:
+            return said
+        share = self.copied(hidden).float().sigmoid() * before.known
+        return said.lerp((inputs - before.latents) / t.clamp_min(LEAST_TIME), share)
 
     def loss(self, hidden: Tensor, corrupted: Corrupted) -> Tensor:
         """Squared error of the velocity, mean over channels: (P,)."""
-        said = self.velocity(hidden, corrupted.inputs, corrupted.times, corrupted.owner)
+        said = self.velocity(hidden, corrupted.inputs, corrupted.times, corrupted.owner, corrupted.before)
         error = said - corrupted.target
         if self.options.prediction == "x0":
             t = corrupted.times[corrupted.owner][:, None]
@@ -124,11 +141,15 @@ class FlowPath(nn.Module):
         guidance: Guidance,
         steps: int | None = None,
         on_step: OnStep | None = None,
+        before: Before | None = None,
     ) -> Tensor:
         """Solve from noise to latents (B, P, C); branches are combined in velocity."""
         batch, positions = len(generators), grid[0] * grid[1]
         noise = row_noise(generators, (positions, self.channels), self.head.weight.device)
         owner = repeat(torch.arange(batch, device=noise.device), "b -> (b p)", p=positions)
+
+        # Of the full branch, then of the nulls: there are two at most.
+        shown = [None] * 3 if before is None else before.chunk(len(before.known) // (batch * positions))
 
         def predict_x0(x: Tensor, t: Tensor) -> Tensor:
             times = t.to(x).expand(batch)
@@ -136,11 +157,12 @@ class FlowPath(nn.Module):
             embeds = rearrange(self._embed(flat_x, times, owner), "(b p) d -> b p d", b=batch)
             full, nulls = look(embeds, guidance.applies(float(t)))
 
-            def say(hidden: Tensor) -> Tensor:
-                flat = self.velocity(rearrange(hidden, "b p d -> (b p) d"), flat_x, times, owner)
+            def say(hidden: Tensor, shown: Before | None) -> Tensor:
+                flat = self.velocity(rearrange(hidden, "b p d -> (b p) d"), flat_x, times, owner, shown)
                 return rearrange(flat, "(b p) c -> b p c", b=batch)
 
-            v = combine(say(full), {kind: say(hidden) for kind, hidden in nulls.items()}, guidance)
+            others = {kind: say(hidden, shown[n]) for n, (kind, hidden) in enumerate(nulls.items(), 1)}
+            v = combine(say(full, shown[0]), others, guidance)
             return x0_from_velocity(x, v, t.to(x))
 
         times = time_grid(self.sampling.steps if steps is None else steps, self.sampling.shift)

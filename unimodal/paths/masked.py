@@ -22,7 +22,7 @@ from unimodal.images.quantizer import maps_of
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, ramped, row_gumbel
 from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
-from unimodal.paths.path import Corrupted, Look, flatten
+from unimodal.paths.path import Before, Corrupted, Look, flatten
 from unimodal.paths.sets import MEAN_SHARE, SCHEDULES, counts, halton_order, random_orders, random_set
 from unimodal.sequence.spans import Grid, TargetLayout
 
@@ -173,6 +173,7 @@ class MaskedPath(nn.Module):
         guidance: Guidance,
         steps: int | None = None,
         on_step: OnStep | None = None,
+        before: Before | None = None,
     ) -> Tensor:
         """Codes (B, P), a set a forward; `steps` is the number of forwards.
 

@@ -23,7 +23,7 @@ from unimodal.images.codec import Codec
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, ramped, say_steps_are_fixed
 from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
-from unimodal.paths.path import Corrupted, Look, flatten
+from unimodal.paths.path import Before, Corrupted, Look, flatten
 from unimodal.sequence.spans import Grid, TargetLayout
 
 Truth = tuple[Tensor, Tensor]  # codes (N,), and what the coarser ones add up to at the place of each (N, C)
@@ -112,6 +112,7 @@ class NextScalePath(nn.Module):
         guidance: Guidance,
         steps: int | None = None,
         on_step: OnStep | None = None,
+        before: Before | None = None,
     ) -> Tensor:
         """Codes (B, N), one look a scale."""
         if steps is not None:

@@ -11,7 +11,7 @@ A finished image is read alike by all paths: as a clean copy of its latents (`em
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -40,6 +40,23 @@ class Look(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Before:
+    """What the picture before has in the cell of each of P positions of drawn pictures.
+
+    latents  (P, C), zero where it has nothing or there is no such picture
+    known    (P, 1), 1.0 where it has something, else 0.0
+    """
+
+    latents: Tensor
+    known: Tensor
+
+    def chunk(self, parts: int) -> list["Before"]:
+        """In so many equal parts, one after another."""
+        pairs = zip(self.latents.chunk(parts), self.known.chunk(parts), strict=True)
+        return [Before(latents, known) for latents, known in pairs]
+
+
 @dataclass(slots=True)
 class Corrupted:
     """What the model sees of the I images it is to draw, and what it must say, flat over all of them.
@@ -47,12 +64,14 @@ class Corrupted:
     inputs, target  (P, ...) as the path likes
     owner           (P,) image of each position
     times           (I,) where in the path's own time each image stands, in [0, 1]; 1 is nothing known
+    before          what a model with `reference: cells` is shown
     """
 
     inputs: Tensor
     target: Tensor
     owner: Tensor
     times: Tensor
+    before: Before | None = field(default=None, kw_only=True)
 
 
 class Path(Protocol):
@@ -101,8 +120,12 @@ class Path(Protocol):
         guidance: Guidance,
         steps: int | None = None,
         on_step: OnStep | None = None,
+        before: Before | None = None,
     ) -> Tensor:
-        """Answer 5: B finished images, in the path's own form; row b takes its chance from generator b."""
+        """Answer 5: B finished images, in the path's own form; row b takes its chance from generator b.
+
+        before  with `reference: cells`, of the positions of the full branch and then of each null branch
+        """
         ...
 
     def decode(self, codec: Codec, finished: Tensor, grid: Grid) -> Tensor:

@@ -26,7 +26,7 @@ from unimodal.images.patches import from_tokens
 from unimodal.model.config import ModelConfig, Strict
 from unimodal.paths.choose import ramped
 from unimodal.paths.mlp_head import MlpHead
-from unimodal.paths.path import Corrupted, Look, flatten, row_noise
+from unimodal.paths.path import Before, Corrupted, Look, flatten, row_noise
 from unimodal.paths.sets import counts, random_orders, random_set
 from unimodal.sequence.spans import Grid, TargetLayout
 
@@ -187,6 +187,7 @@ class PerTokenPath(nn.Module):
         guidance: Guidance,
         steps: int | None = None,
         on_step: OnStep | None = None,
+        before: Before | None = None,
     ) -> Tensor:
         """Latents (B, P, C), a set of positions a forward; `steps` are those of the small diffusion.
 

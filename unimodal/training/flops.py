@@ -78,6 +78,8 @@ class Costs:
                 truths = model.encoded([np.zeros(size, np.uint8)])[1] * DRAWN
             generator = torch.Generator(model.device).manual_seed(0)
             seen = path.corrupt(truths, [grid] * DRAWN, generator)
+            if model.reference is not None:
+                seen.before = model.reference.before([None] * DRAWN, [grid] * DRAWN, path)
             with torch.enable_grad(), FlopCounterMode(display=False) as counter:
                 embeds = path.embed(seen)
                 hidden = torch.zeros_like(embeds).requires_grad_()
