@@ -1,6 +1,6 @@
 """The one door to attention: choose a backend once, make a plan once a forward, attend in every layer.
 
-plan = make_plan(marks, marks)          # what depends on the mask only
+plan = make_plan(marks)                 # what depends on the mask only
 out = attend(q, k, v, plan)             # (B, T, N, H) in every layer
 """
 
@@ -47,10 +47,7 @@ def use_backend(name: str | None) -> None:
 
 @cache
 def choose_backend(device: str, half: bool, pack: bool) -> str:
-    """Pick a backend for a device type, half precision or not, and a training pack or queries over a cache.
-
-    Logged once for each.
-    """
+    """Pick a backend for a device type, half precision or not, packs or any length; log it once for each."""
     if device != "cuda":
         name, reason = "sdpa", f"{device} has no FlexAttention backward and no flash kernels"
     elif half and importlib.util.find_spec("flash_attn"):
@@ -58,8 +55,8 @@ def choose_backend(device: str, half: bool, pack: bool) -> str:
     elif pack:
         name, reason = "flex", "CUDA device; flash-attn is not installed or the model runs in fp32"
     else:
-        name, reason = "sdpa", "every length of keys would be compiled for FlexAttention anew"
-    log.info("attention %s: %s (%s)", "of packs" if pack else "over a cache", name, reason)
+        name, reason = "sdpa", "FlexAttention would be compiled for every length anew"
+    log.info("attention %s: %s (%s)", "of packs" if pack else "of any length", name, reason)
     return name
 
 
@@ -68,10 +65,12 @@ def _module(name: str) -> ModuleType:
     return {"naive": naive, "sdpa": sdpa}.get(name) or importlib.import_module(f"unimodal.attention.{name}")
 
 
-def make_plan(q_marks: Marks, k_marks: Marks | None = None, half: bool = False) -> Plan:
-    """Prepare the mask of queries against keys (the queries themselves if `k_marks` is None)."""
+def make_plan(q_marks: Marks, k_marks: Marks | None = None, half: bool = False, pack: bool = False) -> Plan:
+    """Prepare the mask of queries against keys (the queries themselves if `k_marks` is None).
+
+    pack  whether it is one of many packs of one length, for which compiling pays
+    """
     k_marks = q_marks if k_marks is None else k_marks
-    pack = k_marks is q_marks and q_marks.shape[0] == 1  # packs of one budget, so one compilation a run
     name = _override or choose_backend(q_marks.document.device.type, half, pack)
     if torch.is_grad_enabled() and name == "flex" and q_marks.document.device.type == "cpu":
         raise UserError(

@@ -54,14 +54,13 @@ def prepare(q_marks: Marks, k_marks: Marks) -> list[Segments]:
             keys = keys[np.argsort(k["step"][keys], kind="stable")]
             if causal and not _own(k["step"][keys[start - end :]], q["step"][start:end]):
                 # Others of these steps stand elsewhere: each query has keys of its own.
-                pieces = [(at, keys[k["step"][keys] <= q["step"][at]]) for at in range(start, end)]
-                groups[False] += [
-                    (np.array([at + row * q_marks.shape[1]]), seen + row * k_marks.shape[1])
-                    for at, seen in pieces
-                ]
-                continue
-            queries = np.arange(start, end) + row * q_marks.shape[1]
-            groups[causal].append((queries, keys + row * k_marks.shape[1]))
+                pieces = [(at, at + 1, keys[k["step"][keys] <= q["step"][at]]) for at in range(start, end)]
+                causal = False
+            else:
+                pieces = [(start, end, keys)]
+            for first, behind, seen in pieces:
+                queries = np.arange(first, behind) + row * q_marks.shape[1]
+                groups[causal].append((queries, seen + row * k_marks.shape[1]))
     device = q_marks.document.device
     return [_collect(pairs, causal, device) for causal, pairs in groups.items() if pairs]
 

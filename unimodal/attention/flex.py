@@ -1,8 +1,8 @@
 """FlexAttention: the rule as a `mask_mod`, skipping blocks in which no pair may look.
 
-Compiled on CUDA.  Packs have a fixed budget, so a training run compiles once; a cache grows with every token,
-so it is left to another backend.  PyTorch has no backward
-for FlexAttention on CPU; there it runs uncompiled, forward only, for tests.
+Compiled on CUDA.  Packs have a fixed budget, so a training run compiles once; what has any length is left
+to another backend.  PyTorch has no backward for FlexAttention on CPU; there it runs uncompiled, forward only,
+for tests.
 """
 
 from functools import cache

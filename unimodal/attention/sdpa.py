@@ -58,12 +58,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, prepared: Tensor | Batches) -> Tenso
 
 
 def _product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    grouped = q.shape[1] != k.shape[1]
     if q.device.type != "cpu" or q.dtype == torch.float32:
-        grouped = q.shape[1] != k.shape[1]
         return scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype), enable_gqa=grouped)
     # On CPU the backward kernel in bfloat16 takes four times as long as in float32.
     with torch.autocast("cpu", enabled=False):
-        return scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask).to(q.dtype)
+        wide = (x.float() for x in (q, k, v))
+        return scaled_dot_product_attention(*wide, attn_mask=mask, enable_gqa=grouped).to(q.dtype)
 
 
 def _additive(mask: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def cache_gain(recipe: Path, device: torch.device) -> dict[str, float] | None:
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"workers": 0})})
     trainee = settings.model.build(settings, None)
     model = trainee.module.to(device)
-    if model.asks_what_learns:
+    if model.appends_what_learns:
         return None
     batches = list(islice(trainee.batches(None, 0, 1), CACHED_BATCHES))
 

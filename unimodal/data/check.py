@@ -33,7 +33,7 @@ def task(document: Document) -> str:
     if sum(turn.role == "assistant" for turn in document.turns) > 1:
         return "chat"
     drawn = any(image.trained for image in document.images)
-    read = any(not image.trained for image in document.images)
+    read = document.reads_pictures
     if drawn:
         return "edit" if read else "t2i"
     return "vqa" if read else "text"

@@ -58,6 +58,11 @@ class Document:
         """Every picture, in order."""
         return [part for part in self.parts() if isinstance(part, Image)]
 
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether it holds a picture that is only read."""
+        return any(not image.trained for image in self.images)
+
 
 def drop(document: Document, kind: Drop) -> Document:
     """Take the conditions out of a document: what guidance calls its null branch.
@@ -68,7 +73,7 @@ def drop(document: Document, kind: Drop) -> Document:
     call this one function, so a null seen at sampling is a null seen in training.
     """
 
-    if kind == "image" and all(image.trained for image in document.images):
+    if kind == "image" and not document.reads_pictures:
         return document
 
     def keep(part: Part) -> bool:

@@ -91,7 +91,7 @@ class ExternalModel(nn.Module):
 
         Raises UserError for a connector that learns positions which it appends: what is read of them changes.
         """
-        if self.asks_what_learns:
+        if self.appends_what_learns:
             raise UserError(
                 f"model.cache: the connector {self.config.connector.kind} puts positions of its own "
                 "behind the prompt; what the reader makes of them changes as they learn. Use hidden or "
@@ -133,7 +133,7 @@ class ExternalModel(nn.Module):
         return hasattr(self.connector, "regression")
 
     @property
-    def asks_what_learns(self) -> bool:
+    def appends_what_learns(self) -> bool:
         """Whether the connector puts positions behind prompts that change in training: none can be kept."""
         appended = self.connector.appended
         if appended is None:

@@ -152,8 +152,7 @@ class Converser:
             if self.said[row]:  # it is part of what the picture is drawn from, and of its nulls as trained
                 self.documents[row] = with_reply(self.documents[row], [Text(self.said[row], trained=True)])
                 self.said[row] = ""
-            shown = any(not image.trained for image in self.documents[row].images)
-            alike.setdefault((self._grid(row), shown), []).append(row)
+            alike.setdefault((self._grid(row), self.documents[row].reads_pictures), []).append(row)
         for (grid, _), rows in alike.items():
             read_size(self.model, self.tokenizer, self.context, grid, self._only(rows))
             pictures = self._pictures(rows, grid)

@@ -30,11 +30,10 @@ def with_path(model: UnifiedModel, config: ModelConfig, codec: Codec | None = No
     turned = UnifiedModel(config, codec or model.codec, model.tower).train(model.training)
     weights = turned.state_dict()
     same = config.path == model.config.path
+    # No buffers: what they hold is the codec's.
     kept = {
         name: value
-        for name, value in model.named_parameters(
-            remove_duplicate=False
-        )  # no buffers: those come of the codec
+        for name, value in model.named_parameters(remove_duplicate=False)
         if not name.startswith("codec.")
         and (same or not name.startswith("path."))
         and name in weights

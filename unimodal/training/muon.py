@@ -18,6 +18,9 @@ from torch import Tensor
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
+MOMENTUM = "momentum_buffer"  # what is kept of a weight, by PyTorch's name
+
+
 def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.float32, rounds: int = 5) -> Tensor:
     """(n, rows, columns) -> as many matrices with the same singular vectors and singular values near 1."""
     a, b, c = NEWTON_SCHULZ
@@ -79,6 +82,6 @@ class Muon(torch.optim.Optimizer):
 
     def _buffer(self, p: Tensor) -> Tensor:
         state = self.state[p]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(p)
-        return state["momentum_buffer"]
+        if MOMENTUM not in state:
+            state[MOMENTUM] = torch.zeros_like(p)
+        return state[MOMENTUM]

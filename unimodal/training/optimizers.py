@@ -15,10 +15,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from unimodal.errors import UserError
 from unimodal.paths.codes import CodeHead
 from unimodal.training.config import TrainSection
-from unimodal.training.muon import Muon
+from unimodal.training.muon import MOMENTUM, Muon
 
 # Layers whose `weight` multiplies the input: these alone are decayed.
-KEPT_BY_MUON = ("momentum_buffer",)
 MULTIPLYING = (nn.Linear, nn.modules.conv._ConvNd)
 
 
@@ -134,18 +133,15 @@ def load_optimizer_tensors(
     """
     parameters = trained(module)
     owner = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
-    kinds = {key.rpartition(":")[0]: key.rpartition(":")[2] in KEPT_BY_MUON for key in tensors}
-    if odd := [
-        name for name, by_muon in kinds.items() if by_muon != isinstance(owner[parameters[name]], Muon)
-    ]:
-        before, now = ("muon", "adamw") if kinds[odd[0]] else ("adamw", "muon")
-        raise UserError(
-            f"The checkpoint's averages of {odd[0]} are those of {before}, but the recipe gives it to {now}. "
-            "Resume with the train.optimizer of the run, or begin a new run with model.init_from."
-        )
     for key, value in tensors.items():
         name, kind = key.rsplit(":", 1)
         p = parameters[name]
+        before, now = (("adamw", "muon")[one] for one in (kind == MOMENTUM, isinstance(owner[p], Muon)))
+        if before != now:
+            raise UserError(
+                f"The checkpoint's averages of {name} are those of {before}, but the recipe gives it to "
+                f"{now}. Resume with the train.optimizer of the run, or begin a new run with model.init_from."
+            )
         if value.shape == p.shape:
             value = torch.empty_like(p, dtype=value.dtype).copy_(value)
         owner[p].state[p][kind] = value.to(p.device)

@@ -75,7 +75,7 @@ class Run:
         seed_everything(train.seed)
         self.trainee: Trainee = recipe.model.build(recipe, checkpoint)
         self.module = self.trainee.module
-        # Workers are forked before anything else starts threads.
+        # Workers are forked before anything here computes, and touch no GPU.
         place = state["data"][accelerator.process_index] if state else None
         rank, world = accelerator.process_index, accelerator.num_processes
         self.stream = Stream(self.trainee, rank, world, recipe.data.workers, place)
