@@ -61,7 +61,7 @@ def test_a_solver_ends_at_the_picture_that_is_said():
 
 @pytest.mark.parametrize("prediction", ["velocity", "x0"])
 def test_what_is_copied_is_exact_and_only_where_there_is_something(prediction):
-    """A model that copies all there is draws the picture before, in every branch its own, and says its velocity."""
+    """A model that copies all there is draws the picture before (each branch its own) and says as much."""
     path = tiny_model(path_options={"prediction": prediction}, reference="cells").path
     torch.nn.init.constant_(path.copied.bias, 40.0)
     generator = torch.Generator().manual_seed(0)

@@ -85,6 +85,21 @@ def test_resume_equals_straight_on(recipe, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize(
+    "setting", ["times.shift=3", "times.copies=2", "sampling.solver=heun", "sampling.steps=7"]
+)
+@pytest.mark.parametrize("path", ["masked", "next_token"])
+def test_settings_that_say_nothing_to_the_path_are_refused(recipe, tmp_path, path, setting):
+    codec_of("residual").save(tmp_path / "codec")
+    made = recipe(f"model.path={path}", "model.image_size=16", "train.steps=1", f"model.{setting}")
+    if path == "masked" and setting in ("times.copies=2", "sampling.steps=7"):
+        train(made)
+        return
+    name = setting.split("=")[0].replace(".", r"\.")
+    with pytest.raises(UserError, match=rf"model\.{name} says nothing to the path {path}.* Leave it out"):
+        train(made)
+
+
 def test_resume_finds_what_is_frozen_as_it_was(recipe, tmp_path):
     codec_of("residual").save(tmp_path / "codec")
     said = ["model.path=masked", "model.image_size=16", "train.steps=2", "train.save_steps=1"]

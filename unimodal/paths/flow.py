@@ -9,7 +9,7 @@ number, is the cell of the picture before (as a pointer network copies words: Se
 that copying is exact as soon as the model knows where to.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ LEAST_TIME = 0.05  # below it an error of x0 weighs no more: as an error of velo
 
 class FlowPath(nn.Module):
     """See `unimodal.paths.path`.  C = latent channels x patch^2 per position, D = model width."""
+
+    IDLE: ClassVar[frozenset[str]] = frozenset()
 
     class Options(Strict):
         """Settings of this path alone, besides `model.times` and `model.sampling`.

@@ -7,7 +7,7 @@ al. 2024, Show-o).  Codecs with several maps have a position a code, whichever m
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from unimodal.images.quantizer import maps_of
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, ramped, row_gumbel
 from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
-from unimodal.paths.path import Before, Corrupted, Look, flatten
+from unimodal.paths.path import NOISE_LEVELS, Before, Corrupted, Look, flatten
 from unimodal.paths.sets import MEAN_SHARE, SCHEDULES, counts, halton_order, random_orders, random_set
 from unimodal.sequence.spans import Grid, TargetLayout
 
@@ -42,11 +42,11 @@ class MaskedCodes(Corrupted):
 class MaskedPath(nn.Module):
     """See `unimodal.paths.path`.  P codes of a picture, V codes in a codebook, D model width.
 
-    `model.times.copies` masks are drawn for one picture; the rest of `model.times`, and the solver and
-    shift of `model.sampling`, are of noise levels, which there are none of here.
+    `model.times.copies` masks are drawn for one picture.
     """
 
     entries: Tensor  # (books * V, C)
+    IDLE: ClassVar[frozenset[str]] = NOISE_LEVELS
 
     class Options(Choice):
         """Settings of this path alone, besides how a code is chosen.

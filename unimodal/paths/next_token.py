@@ -11,6 +11,7 @@ N codes of a picture, P = N + rows of all maps symbols.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from unimodal.images.codec import Codec
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, say_steps_are_fixed
 from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
-from unimodal.paths.path import Before, Corrupted, Look, flatten
+from unimodal.paths.path import NOISE_LEVELS, Before, Corrupted, Look, flatten
 from unimodal.sequence.spans import Grid, TargetLayout
 
 
@@ -38,6 +39,7 @@ class NextTokenPath(nn.Module):
     """See `unimodal.paths.path`.  Symbols are the codes of each codebook, then end of row, then start."""
 
     entries: Tensor  # (symbols, C)
+    IDLE: ClassVar[frozenset[str]] = NOISE_LEVELS | {"times.copies", "sampling.steps"}
 
     class Options(Choice):
         """Settings of this path alone, besides how a code is chosen.

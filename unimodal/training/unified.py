@@ -99,6 +99,7 @@ class UnifiedModelSection(ModelConfig):
                 "model.train_codec is for codecs without codes: they would change under the model that says "
                 "them. Train this one first, as recipes/codec/ does, and name it in model.codec."
             )
+        self._check_idle(model)
         if recipe.train.sample_steps:
             check_guidance(model.config.sampling, model.config.drop)
         model.train().codec.requires_grad_(self.train_codec)
@@ -128,6 +129,20 @@ class UnifiedModelSection(ModelConfig):
                 "`unimodal export --merge`."
             )
         return folder
+
+    def _check_idle(self, model: UnifiedModel) -> None:
+        """Refuse settings that are given and would change nothing."""
+        # A recipe that a run wrote down names defaults, too.
+        given = {
+            f"{section}.{name}"
+            for section in ("times", "sampling")
+            for name in getattr(self, section).model_dump(exclude_defaults=True)
+        }
+        for name in sorted(given & model.path.IDLE):
+            raise UserError(
+                f"model.{name} says nothing to the path {model.config.path}, which has no use for it. "
+                "Leave it out; docs/paths.md has the settings of every path."
+            )
 
     def _check_lora(self) -> None:
         """Refuse what an adapter cannot hold."""
