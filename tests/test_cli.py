@@ -154,6 +154,10 @@ def test_data_check_and_preview(model):
     assert "hello" in run("data", "preview", "good.jsonl")
     assert run("data", "preview", "good.jsonl", "--out", "seen.png").strip() == "seen.png"
     assert Image.open("seen.png").width > 100
+    result = CliRunner().invoke(
+        app, ["data", "preview", "good.jsonl", "--out", "b.png", "--font", "bad.jsonl"]
+    )
+    assert "bad.jsonl is no font that can be read" in str(result.exception)
 
 
 def test_data_check_measures_rows_as_a_model_lays_them_out(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from unimodal.training.config import load_recipe
 from unimodal.training.loop import train
 from unimodal.training.unified import UnifiedModelSection
 
-COMPARED = ("compare/", "demo")  # these are not for `unimodal train`
+COMPARED = ("compare/", "demo")  # these are for `unimodal compare`, and tests/test_demo.py runs the other
 TRAINED = [name for name in shipped_recipes() if not name.startswith((*COMPARED, "finetune/"))]
 TRAINED.remove("external/sd3")  # pretrained parts on a GPU
 FINETUNE = [name for name in shipped_recipes() if name.startswith("finetune/")]

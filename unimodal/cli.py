@@ -29,7 +29,7 @@ Model = Annotated[
     str | None,
     typer.Option(
         help="A shipped model, a folder that `train` wrote, or a hub id.  "
-        f"[default: the adapter's, or {DEFAULT}]"
+        f"\\[default: the adapter's, or {DEFAULT}]"
     ),
 ]
 Adapter = Annotated[
@@ -40,18 +40,19 @@ Adapter = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1.  [default: CUDA where there is one]")
+    str | None,
+    typer.Option(help="Where to compute: cpu, cuda, cuda:1.  \\[default: CUDA where there is one]"),
 ]
 Dtype = Annotated[
     str | None,
-    typer.Option(help="Of the decoder's weights: float32, bfloat16, float16.  [default: float32]"),
+    typer.Option(help="Of the decoder's weights: float32, bfloat16, float16.  \\[default: float32]"),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.  [default: the model's]")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.  \\[default: the model's]")]
 Guidance = Annotated[
-    float | None, typer.Option(min=0, help="How closely to follow the words.  [default: the model's]")
+    float | None, typer.Option(min=0, help="How closely to follow the words.  \\[default: the model's]")
 ]
-Size = Annotated[int | None, typer.Option(min=1, help="Longer side in pixels.  [default: the model's]")]
+Size = Annotated[int | None, typer.Option(min=1, help="Longer side in pixels.  \\[default: the model's]")]
 N = Annotated[int, typer.Option("--n", "-n", min=1, help="Pictures for each prompt.")]
 Out = Annotated[
     Path, typer.Option(help="Picture file, or folder to number pictures in; nothing is overwritten.")
@@ -179,7 +180,7 @@ def chat(
         str | None,
         typer.Argument(
             help="A shipped model, a folder that `train` wrote, or a hub id.  "
-            f"[default: the adapter's, or {DEFAULT}]"
+            f"\\[default: the adapter's, or {DEFAULT}]"
         ),
     ] = None,
     adapter: Adapter = None,

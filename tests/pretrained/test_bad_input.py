@@ -83,6 +83,10 @@ def numbered_template(llm):
     edit(llm / "tokenizer_config.json", chat_template=3)
 
 
+def template(written):
+    return lambda llm: (llm / "chat_template.jinja").write_bytes(written)
+
+
 def word_pieces(llm):
     from tokenizers import Tokenizer, models
 
@@ -131,6 +135,9 @@ def gaps(llm):
         (lambda llm: (llm / "tokenizer.json").write_text("[1]"), "expected a JSON object"),
         (lambda llm: (llm / "chat_template.jinja").unlink(), None),
         (numbered_template, "chat_template is a int; expected Jinja"),
+        (template(b"\xff\xfe{{"), r"chat_template\.jinja is not UTF-8"),
+        (template(b"{% for message in messages %}{{"), "chat_template.jinja: the chat template is no Jinja"),
+        (template(b"{% generation %}a{% endgeneration %}"), None),
     ],
 )
 def test_checkpoints(root, change, words):

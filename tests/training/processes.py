@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import socket
 import traceback
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,16 @@ from typing import Any
 from accelerate.state import AcceleratorState
 
 from tests.training.toy import toy_recipe
+from unimodal.training.config import Recipe
 from unimodal.training.loop import train
 
 
-def _run(
-    said: Path, environment: dict[str, str], output: Path, model: Any, workers: int, settings: Any
-) -> None:
+def _run(said: Path, environment: dict[str, str], make: Callable[[], Recipe]) -> None:
     os.environ |= {"ACCELERATE_USE_CPU": "true", **environment}
     AcceleratorState._reset_state(True)  # the parent's knowledge of its processes is not the child's
     with said.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:
-            print("returned", train(toy_recipe(output, model, workers, **settings)))
+            print("returned", train(make()))
         except BaseException:
             traceback.print_exc()
             raise
@@ -37,14 +37,22 @@ def start(
     **settings: Any,
 ) -> BaseProcess:
     """Begin a training whose words go to the file `said`."""
-    arguments = (said, environment or {}, output, model, workers, settings)
-    process = multiprocessing.get_context("fork").Process(target=_run, args=arguments)
+    return _fork(said, environment or {}, lambda: toy_recipe(output, model, workers, **settings))
+
+
+def _fork(said: Path, environment: dict[str, str], make: Callable[[], Recipe]) -> BaseProcess:
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(said, environment, make))
     process.start()
     return process
 
 
 def run_two(output: Path, model: dict[str, Any], **settings: Any) -> list[str]:
-    """One training by two gloo processes; what each of them said."""
+    """One training of the toy by two gloo processes; what each of them said."""
+    return run_two_of(lambda: toy_recipe(output, model, **settings), output)
+
+
+def run_two_of(make: Callable[[], Recipe], output: Path) -> list[str]:
+    """One training by two gloo processes; what each of them said, in files beside `output`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -54,7 +62,7 @@ def run_two(output: Path, model: dict[str, Any], **settings: Any) -> list[str]:
     processes = []
     for rank, file in enumerate(files):
         environment = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(start(file, output, model, environment=environment, **settings))
+        processes.append(_fork(file, environment, make))
     for process in processes:
         process.join(120)
         process.kill()

@@ -2,16 +2,22 @@
 
 import json
 import pickle
+import re
 from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
+from torch import Tensor
 
 import unimodal
 from tests.paths.cases import codec_of
+from tests.training.processes import run_two_of
+from unimodal.attention.door import explain_backend
 from unimodal.data.document import Text
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
@@ -19,7 +25,10 @@ from unimodal.images.discrete import DiscreteCodec
 from unimodal.model.config import Writing
 from unimodal.model.masked_text import hide
 from unimodal.training.config import load_recipe
+from unimodal.training.dry_run import dry_run
 from unimodal.training.loop import train
+from unimodal.training.run import Forward
+from unimodal.training.unified import mixture_of
 
 
 @pytest.fixture
@@ -52,11 +61,17 @@ def recipe(tmp_path):
 
 
 def losses(folder):
-    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [entry["loss"] for entry in entries(folder)]
 
 
-def test_trains_saves_and_loads(recipe, tmp_path):
-    folder = train(recipe("train.sample_steps=4", "model.sampling.steps=2"))
+def entries(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_trains_saves_and_loads(recipe, tmp_path, capsys):
+    folder = train(recipe("train.sample_steps=4", "model.sampling.steps=2", "train.attention=naive"))
+    assert "attention naive: as it was asked for" in capsys.readouterr().out
+    assert explain_backend("cpu", half=False, pack=True)[0] == "sdpa"
     model = unimodal.load(tmp_path / "run" / "model")
     assert model.generate("draw a red circle", steps=2)[0].size == (64, 64)
     entry = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
@@ -98,6 +113,39 @@ def test_settings_that_say_nothing_to_the_path_are_refused(recipe, tmp_path, pat
     name = setting.split("=")[0].replace(".", r"\.")
     with pytest.raises(UserError, match=rf"model\.{name} says nothing to the path {path}.* Leave it out"):
         train(made)
+
+
+def test_a_row_that_is_wrong_is_found_before_anything_is_trained(recipe, tmp_path):
+    source = question_rows(tmp_path)
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('\n{"text": "good"}\n{"texd": "bad"}\n')
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(UserError, match=r"(?s)rows.jsonl:4: .*no file at.*rows.jsonl:10: .*'texd'"):
+        train(recipe(source))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=r"rows.jsonl:4: .*no file at"):
+        dry_run(recipe(source))
+
+
+def test_a_picture_that_breaks_off_costs_nothing_learned(recipe, tmp_path):
+    """Its pixels are seen late; what was learned is saved, and goes on once the row is mended."""
+    source = question_rows(tmp_path, 300)
+    late = mixture_of(recipe(source).data).document(250).id.split(":")[-1]
+    broken = tmp_path / f"{int(late) - 1}.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:200])
+    base = train(recipe("train.steps=1", f"output.dir={tmp_path / 'base'}"))  # else a tokenizer comes first
+    said = [source, f"model.init_from={base}", "model.codec=null", "train.steps=30", "train.save_steps=100"]
+    words = rf"(?s)rows.jsonl:{late}: .*Step (\d+) was saved before: mend the row"
+    with pytest.raises(UserError, match=words) as told:
+        train(recipe(*said))
+    step = int(re.search(r"Step (\d+)", str(told.value))[1])
+    assert 0 < step < 30
+    broken.write_bytes(whole)
+    train(recipe(*said, "train.resume=auto"))
+    straight = train(recipe(*said, f"output.dir={tmp_path / 'straight'}"))
+    first, second = (unimodal.load(f).model.state_dict() for f in (tmp_path / "run" / "model", straight))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_resume_finds_what_is_frozen_as_it_was(recipe, tmp_path):
@@ -185,8 +233,39 @@ def test_codes_are_not_trained_beside_the_model_that_says_them(recipe, tmp_path)
         recipe(*given).model.build(recipe(*given))
 
 
+def question_rows(folder, count=8):
+    """Questions about pictures, all of one length: two packs hold the same rows whoever reads them."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(count):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+        said = [
+            {"role": "user", "content": "<image>which?"},
+            {"role": "assistant", "content": f"it is {number}"},
+        ]
+        lines.append(json.dumps({"messages": said, "images": [f"{number}.png"]}))
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    return f"data.sources=[{{path: {folder / 'rows.jsonl'}}}]"
+
+
+def test_two_packs_of_a_step_and_two_processes_give_the_same(recipe, tmp_path):
+    """The model itself, pictures read and nothing drawn, so that no noise differs: losses, norms, weights."""
+    drop = "model.drop={text: 0.0, image: 0.0, both: 0.0}"
+    said = [question_rows(tmp_path), drop, "train.steps=3", "train.ema_decay=null", "train.save_steps=3"]
+    one = train(recipe(*said, "train.gradient_accumulation_steps=2", f"output.dir={tmp_path / 'one'}"))
+    two = tmp_path / "two"
+    words = run_two_of(lambda: recipe(*said, f"output.dir={two}"), two)
+    assert "Done after step 3" in words[0], words
+    first, second = (unimodal.load(folder).model.state_dict() for folder in (one, two / "model"))
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], atol=2e-5, rtol=0)
+    for a, b in zip(*map(entries, (tmp_path / "one", two)), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+
+
 def test_accumulated_micro_batches_weigh_by_tokens(recipe):
-    """Two packs in one step give the gradient of their joint sums over their joint counts."""
+    """The gradient that a step of two packs has is that of their joint sums over their joint counts."""
     trainee = recipe().model.build(recipe())
     stream = trainee.batches(None, 0, 1)
     packs = [next(stream) for _ in range(2)]
@@ -194,10 +273,19 @@ def test_accumulated_micro_batches_weigh_by_tokens(recipe):
     total = {name: sum(count[name] for count in counts) for name in counts[0]}
     assert total["text"] > 0
     assert total["image"] > 0
-    for pack in packs:
-        sums = trainee.losses(pack, torch.Generator().manual_seed(0)).sums
-        sum(sums[name] / total[name] for name in sums).backward()
-    assert all(p.grad is not None for p in trainee.module.parameters() if p.requires_grad)
+    both: dict[str, Tensor] = {}
+    forward = Forward(trainee, None)
+    for seed, pack in enumerate(packs):
+        forward(pack, torch.Generator().manual_seed(seed), total)[0].backward()
+    for seed, pack in enumerate(packs):
+        losses = trainee.losses(pack, torch.Generator().manual_seed(seed))
+        for name, value in losses.sums.items():
+            both[name] = both.get(name, 0) + value
+    weights = losses.weights
+    together = sum(weights[name] * both[name] / total[name] for name in both)
+    trained = [p for p in trainee.module.parameters() if p.requires_grad]
+    for p, expected in zip(trained, torch.autograd.grad(together, trained), strict=True):
+        torch.testing.assert_close(p.grad, expected, atol=1e-5, rtol=1e-4)
 
 
 def coded(tmp_path, kind, **quantizer):

@@ -45,17 +45,23 @@ def use_backend(name: str | None) -> None:
     _override = name
 
 
+def explain_backend(device: str, half: bool, pack: bool) -> tuple[str, str]:
+    """A backend for a device type, half precision or not, packs or any length, and why it is that one."""
+    if _override:
+        return _override, "as it was asked for"
+    if device != "cuda":
+        return "sdpa", f"{device} has no FlexAttention backward and no flash kernels"
+    if half and importlib.util.find_spec("flash_attn"):
+        return "flash", "the flash-attn package is installed and the model runs in half precision"
+    if pack:
+        return "flex", "CUDA device; flash-attn is not installed or the model runs in fp32"
+    return "sdpa", "FlexAttention would be compiled for every length anew"
+
+
 @cache
 def choose_backend(device: str, half: bool, pack: bool) -> str:
-    """Pick a backend for a device type, half precision or not, packs or any length; log it once for each."""
-    if device != "cuda":
-        name, reason = "sdpa", f"{device} has no FlexAttention backward and no flash kernels"
-    elif half and importlib.util.find_spec("flash_attn"):
-        name, reason = "flash", "the flash-attn package is installed and the model runs in half precision"
-    elif pack:
-        name, reason = "flex", "CUDA device; flash-attn is not installed or the model runs in fp32"
-    else:
-        name, reason = "sdpa", "FlexAttention would be compiled for every length anew"
+    """The name that `explain_backend` gives; logs the reason once for each."""
+    name, reason = explain_backend(device, half, pack)
     log.info("attention %s: %s (%s)", "of packs" if pack else "of any length", name, reason)
     return name
 

@@ -18,7 +18,7 @@ app.add_typer(make, name="make")
 
 Rows = Annotated[Path, typer.Argument(help="Rows as JSONL or parquet.", metavar="PATH")]
 Root = Annotated[
-    Path | None, typer.Option(help="What image paths are relative to.  [default: the file's folder]")
+    Path | None, typer.Option(help="What image paths are relative to.  \\[default: the file's folder]")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 
@@ -69,7 +69,10 @@ def preview(
     path: Rows,
     image_root: Root = None,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many rows, from the first.")] = 4,
-    out: Annotated[Path | None, typer.Option(help="PNG to write.  [default: show in the terminal]")] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG to write.  \\[default: show in the terminal]")] = None,
+    font: Annotated[
+        Path | None, typer.Option(help="TrueType file for the PNG's text, where it is not Latin.")
+    ] = None,
 ) -> None:
     """Show rows as the model reads them, with what it learns to write or draw marked."""
     from rich.console import Console
@@ -84,7 +87,7 @@ def preview(
     rows = (source.row(i) for i in range(min(n, source.length)))
     documents = [parse_row(row, where, source.image_root) for where, row in rows]
     if out:
-        typer.echo(save_all([preview.sheet(documents)], out)[0])
+        typer.echo(save_all([preview.sheet(documents, font)], out)[0])
         return
     console = Console()
     console.print(preview.LEGEND, style="dim")
@@ -110,11 +113,11 @@ def shapes(
 @make.command()
 def emoji(
     out: Out,
-    font: Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf.  [default: Debian's]")] = None,
-    names: Annotated[Path | None, typer.Option(help="emoji-test.txt.  [default: Debian's]")] = None,
+    font: Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf.  \\[default: Debian's]")] = None,
+    names: Annotated[Path | None, typer.Option(help="emoji-test.txt.  \\[default: Debian's]")] = None,
     size: Annotated[int, typer.Option(min=16, help="Side of the pictures in pixels.")] = 64,
     task: Annotated[
-        list[EmojiTask] | None, typer.Option(help="Only these rows; may be repeated.  [default: all]")
+        list[EmojiTask] | None, typer.Option(help="Only these rows; may be repeated.  \\[default: all]")
     ] = None,
     seed: int = 0,
 ) -> None:

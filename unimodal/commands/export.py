@@ -34,7 +34,7 @@ def export(
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(help="Of merged weights: float32, bfloat16, float16.  [default: float32]"),
+        typer.Option(help="Of merged weights: float32, bfloat16, float16.  \\[default: float32]"),
     ] = None,
 ) -> None:
     """Merge an adapter, give the text part back as a checkpoint of transformers, or both in turn."""

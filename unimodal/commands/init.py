@@ -26,7 +26,7 @@ def init(
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(help="Of the saved weights: float32, bfloat16, float16.  [default: the checkpoint's]"),
+        typer.Option(help="Of the saved weights: float32, bfloat16, float16.  \\[default: the checkpoint's]"),
     ] = None,
     device: Annotated[str, typer.Option(help="Where weights are converted.")] = "cpu",
     max_length: Annotated[

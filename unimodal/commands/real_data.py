@@ -33,7 +33,7 @@ def tiles(
     count: Annotated[int, typer.Option(min=1, help="Edits of train; a tenth as many of val.")] = 4000,
     size: Size = 64,
     background: Annotated[str, typer.Option(help="A colour, or the path of a floor tile.")] = "white",
-    task: Annotated[list[Task] | None, typer.Option(help="Only these rows.  [default: t2i, edit]")] = None,
+    task: Annotated[list[Task] | None, typer.Option(help="Only these rows.  \\[default: t2i, edit]")] = None,
     val: Held = 0.1,
     seed: int = 0,
 ) -> None:

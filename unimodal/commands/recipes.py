@@ -37,6 +37,17 @@ def find_recipe(name: str) -> Path:
     )
 
 
+def maker(path: Path) -> str | None:
+    """The command whose output folder holds `path`, if a shipped recipe has it."""
+    from omegaconf import OmegaConf
+
+    for name, file in shipped_recipes().items():
+        output = OmegaConf.select(OmegaConf.load(file), "output.dir")
+        if output and (Path(output) in path.parents or Path(output) == path):
+            return f"unimodal train {name}"
+    return None
+
+
 def first_line(path: Path) -> str:
     """The first line of a recipe's header comment."""
     for line in path.read_text(encoding="utf-8").splitlines():

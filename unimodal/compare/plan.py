@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError, model_validator
 from yaml import YAMLError
 
-from unimodal.commands.recipes import find_recipe, shipped_recipes
+from unimodal.commands.recipes import find_recipe, maker
 from unimodal.errors import UserError, nearest
 from unimodal.training.complaints import sentences
 from unimodal.training.config import DataSection, Recipe, Section, load_recipe
@@ -233,12 +233,3 @@ def check_there(source: str, what: str) -> None:
         raise UserError(f"{what}: {source} is missing; `{command}` makes it.")
     if path.is_absolute() or len(path.parts) > 2 or path.parts[0] in (".", ".."):
         raise UserError(f"{what}: {source} is missing, and no shipped recipe makes it.")
-
-
-def maker(path: Path) -> str | None:
-    """The command whose output folder holds `path`, if a shipped recipe has it."""
-    for name, file in shipped_recipes().items():
-        output = OmegaConf.select(OmegaConf.load(file), "output.dir")
-        if output and Path(output) in path.parents:
-            return f"unimodal train {name}"
-    return None

@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.text import Text as Styled
 
 from unimodal.data.document import Document, Image
+from unimodal.errors import UserError
 
 LEGEND = "green: the model is trained to write or draw this"
 WIDTH, MARGIN, LINE, SHOWN = 720, 12, 22, 160  # pixels; SHOWN: longest side of a picture on the sheet
@@ -51,8 +52,12 @@ def sheet(documents: Iterable[Document], font: str | Path | None = None) -> Pill
     """Documents below each other on one RGB picture, WIDTH pixels wide.
 
     font  a TrueType file, for texts that Pillow's own Latin font lacks
+    Raises UserError if it is none.
     """
-    letters = ImageFont.truetype(str(font), 15) if font else ImageFont.load_default(15)
+    try:
+        letters = ImageFont.truetype(str(font), 15) if font else ImageFont.load_default(15)
+    except OSError as error:
+        raise UserError(f"{font} is no font that can be read ({error}); expected a TrueType file.") from error
     pen = _Pen(letters)
     pen.write(LEGEND, trained=True)
     for document in documents:

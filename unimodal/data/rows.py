@@ -25,6 +25,8 @@ ROW_KEYS = frozenset(("messages", "images", "text"))
 MESSAGE_KEYS = frozenset(("role", "content", "trained"))
 PART_KEYS = {"text": frozenset(("type", "text")), "image": frozenset(("type", "image"))}
 
+UNSEEN = np.zeros((1, 1, 3), np.uint8)  # in place of a picture that was not decoded
+
 
 def read_rows(path: str | Path) -> Iterator[tuple[str, dict]]:
     """Yield `("file:line", row)` of a JSONL or parquet file, in order; parquet rows count from 1.
@@ -96,6 +98,7 @@ def parse_row(
     image_root: Path | None = None,
     max_pixels: int = MAX_PIXELS,
     open_turn: bool = False,
+    decode: bool = True,
 ) -> Document:
     """Check one row and parse it; pictures are decoded wholly.
 
@@ -103,18 +106,21 @@ def parse_row(
     where       "file:line", put before every message
     image_root  relative paths start here and no path may leave it; None: paths are refused
     open_turn   the assistant is still to answer, so nothing need be trained
+    decode      False: pictures are only looked for, and the document has none of their pixels
     An image is a path, bytes, {"bytes": ...} or {"path": ...}, a PIL image, or uint8 (H, W, 3).
     The assistant's parts are trained unless its message says `"trained": false`; all of `text` is.
     Raises UserError.
     """
     try:
-        return _parse_row(row, where, image_root, max_pixels, open_turn)
+        return _parse_row(row, where, image_root, max_pixels, open_turn, decode)
     except UserError as error:
         hint = _advice(where.rpartition(":")[0], row) if isinstance(row, dict) else ""
         raise UserError(f"{error}{hint}") from error
 
 
-def _parse_row(row: dict, where: str, image_root: Path | None, max_pixels: int, open_turn: bool) -> Document:
+def _parse_row(
+    row: dict, where: str, image_root: Path | None, max_pixels: int, open_turn: bool, decode: bool
+) -> Document:
     if not isinstance(row, dict):
         raise UserError(f"{where}: the row is a {_kind(row)}; expected an object with 'messages' or 'text'.")
     _known_keys(row, ROW_KEYS, where, "row")
@@ -139,7 +145,7 @@ def _parse_row(row: dict, where: str, image_root: Path | None, max_pixels: int, 
         )
     waiting = iter(images)
     turns = tuple(
-        _turn(message, parts, waiting, where, n, image_root, max_pixels)
+        _turn(message, parts, waiting, where, n, image_root, max_pixels, decode)
         for n, (message, parts) in enumerate(zip(messages, contents), 1)
     )
     if not open_turn and not any(part.trained for turn in turns for part in turn.parts):
@@ -207,7 +213,7 @@ def _part(part, where: str, n: int, k: int):
     return part["text"]
 
 
-def _turn(message, contents, waiting, where, n, image_root, max_pixels) -> Turn:
+def _turn(message, contents, waiting, where, n, image_root, max_pixels, decode) -> Turn:
     role, trained = message["role"], message.get("trained")
     if trained is None:
         trained = role == "assistant"
@@ -225,7 +231,8 @@ def _turn(message, contents, waiting, where, n, image_root, max_pixels) -> Turn:
         source = next(waiting) if content is None else content[0]
         if not isinstance(source, np.ndarray):
             source = locate(source, where, image_root)
-        parts.append(Image(open_picture(source, where, max_pixels), trained))
+        pixels = open_picture(source, where, max_pixels) if decode else UNSEEN
+        parts.append(Image(pixels, trained))
     if role == "assistant" and not any(type(part) is Image or part.text.strip() for part in parts):
         raise UserError(
             f"{where}: message {n} of the assistant is empty; expected a text or an <image>. Remove the row."

@@ -11,7 +11,13 @@ import torch
 from unimodal.data.document import Document
 from unimodal.data.rows import parse_row
 from unimodal.errors import UserError
-from unimodal.evaluation.cost import PROMPT, flops_per_picture, forwards_per_picture, seconds_to_draw
+from unimodal.evaluation.cost import (
+    PROMPT,
+    flops_per_picture,
+    forwards_per_picture,
+    saying_nothing,
+    seconds_to_draw,
+)
 from unimodal.generation.context import read_documents, read_tokens
 from unimodal.generation.load import load
 from unimodal.generation.verbs import Unimodal
@@ -44,7 +50,7 @@ def gemm_figures(model: Unimodal) -> dict[str, float]:
 
 
 def training_figures(model: Unimodal, tokens: int) -> dict[str, float]:
-    """Forward and backward on packs of fresh shapes rows, in fp32 and in bf16."""
+    """Forward and backward, without the optimizer, on packs of fresh shapes rows, in fp32 and in bf16."""
     data = DataSection(sources=[{"source": "shapes"}], tokens=tokens)
     trainee = UnifiedTrainee(
         model.model, model.tokenizer, mixture_of(data), data, {"text": 1.0, "image": 1.0}, train_codec=False
@@ -75,7 +81,7 @@ def training_figures(model: Unimodal, tokens: int) -> dict[str, float]:
 
 @torch.inference_mode()
 def generation_figures(model: Unimodal) -> dict[str, float]:
-    """Prefill, decoding, and whole pictures, at batch 1 and 16.
+    """Prefill, decoding, and whole pictures (with what is said before them), at batch 1 and 16.
 
     A forward is one look at a picture's positions, be it a solver step, a round of unmasking, a scale or a
     token, so the figures of all paths can be read side by side.
@@ -108,7 +114,12 @@ def generation_figures(model: Unimodal) -> dict[str, float]:
         figures[f"decode, batch {rows}, tokens/s"] = rows / seconds
         seconds = statistics.median(seconds_to_draw(model, rows))
         figures[f"picture, batch {rows}, s a picture"] = seconds / rows
-        figures[f"picture, batch {rows}, ms a forward"] = 1000 * seconds / forwards
+        figures[f"picture, batch {rows}, pictures/s"] = rows / seconds
+        with saying_nothing(model):
+            seconds = statistics.median(seconds_to_draw(model, rows))
+        figures[f"denoise, batch {rows}, ms a forward, reading and decoding shared out"] = (
+            1000 * seconds / forwards
+        )
     return figures
 
 

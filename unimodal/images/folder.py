@@ -121,7 +121,10 @@ def _find(folder_or_id: Path | str) -> Path:
     could_be_id = isinstance(folder_or_id, str) and not Path(name.split("/")[0]).exists()
     if could_be_id and (fetched := fetch(name, "codec", ("*.json", "*.safetensors"))) is not None:
         return fetched
+    from unimodal.commands.recipes import maker
+
+    command = maker(Path(name)) or "unimodal train codec/shapes"
     raise UserError(
-        f"there is no codec folder {name!r}. Train one with `unimodal train recipes/codec/shapes.yaml`, or "
+        f"there is no codec folder {name!r}. Train one with `{command}`, or "
         "give the folder or hub id of a diffusers autoencoder."
     )

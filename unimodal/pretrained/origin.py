@@ -42,13 +42,36 @@ def content(token: Any) -> Any:
 def _template(folder: Path, settings: dict[str, Any]) -> str | list[dict[str, Any]] | None:
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        try:
+            found = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{file} is not UTF-8 text ({error}). Save it as UTF-8, or leave it out."
+            ) from error
+        return _compiled(found, file)
     found = settings.get("chat_template") or read_json(folder / "chat_template.json").get("chat_template")
     several = isinstance(found, list) and all(isinstance(one, dict) for one in found)
     if not (found is None or isinstance(found, str) or several):
         kind = type(found).__name__
         raise UserError(f"{folder}: chat_template is a {kind}; expected Jinja text, or a list of named ones.")
+    for one in found if several else [found]:
+        _compiled(one.get("template", "") if several else one or "", folder)
     return found or None
+
+
+def _compiled(template: Any, where: Path) -> Any:
+    """The template, if Jinja can read it: an exported checkpoint with another fails at its first turn."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+    except (TemplateSyntaxError, TypeError) as error:
+        # `generation` is a tag that transformers adds; a template with it is taken as it is.
+        if "generation" not in str(error):
+            raise UserError(
+                f"{where}: the chat template is no Jinja ({error}). Mend it, or leave it out."
+            ) from error
+    return template
 
 
 def template_text(origin: Origin) -> str:

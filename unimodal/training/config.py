@@ -63,6 +63,10 @@ class DataSection(Section):
     seed: int = 0  # of the order of rows
     first_row: int = Field(0, ge=0)  # to begin with: a run that goes on from another one reads on
 
+    def files(self) -> list[tuple[str, str | None]]:
+        """Every file of rows, and what its image paths are relative to."""
+        return [(s.path, s.image_root) for s in (*self.sources, *self.eval_sources) if s.path]
+
 
 class TrainSection(Section):
     """The optimisation."""
@@ -85,6 +89,7 @@ class TrainSection(Section):
     spike: float | None = Field(None, gt=1)  # derails too: so many times the median of recent losses
     ema_decay: float | None = Field(0.999, ge=0, lt=1)  # null: no average, the live weights are saved
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of activations; weights are kept in fp32
+    attention: Literal["auto", "naive", "sdpa", "flex", "flash"] = "auto"  # who computes it; auto: by device
     gradient_checkpointing: bool = False
     threads: int | None = Field(None, gt=0)  # CPU threads; null: PyTorch's choice
     logging_steps: int = Field(10, gt=0)

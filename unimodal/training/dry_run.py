@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch.optim import AdamW, Optimizer
 
+from unimodal.data.check import check_sources
 from unimodal.training.allocations import counted, resident
 from unimodal.training.budget import within_budget
 from unimodal.training.config import Recipe
@@ -72,6 +73,7 @@ def dry_run(recipe: Recipe) -> Forecast:
     """Everything about a run but the run.  Raises UserError for whatever the run itself would refuse."""
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
+    check_sources(recipe.data.files())
     accelerator = Accelerator(mixed_precision="no")
     device = accelerator.device
     seed_everything(recipe.train.seed)

@@ -55,7 +55,7 @@ class Best:
 
 
 def metric_names(trainee: Trainee) -> list[str]:
-    """What `evaluate` will give, told from the first held-out batch.
+    """What `evaluate` will give: of a loss that no held-out row has, nothing.
 
     Raises UserError for a trainee that cannot be judged on held-out rows, and for a row that is wrong.
     """
@@ -64,8 +64,10 @@ def metric_names(trainee: Trainee) -> list[str]:
             "train.eval_steps: this kind of model has no losses on held-out rows; leave it and "
             "data.eval_sources out."
         )
-    counts = trainee.count(next(iter(trainee.held_out())))
-    return ["eval_loss", *(f"eval_loss_{name}" for name in sorted(counts))]
+    counts = Counter()
+    for batch in trainee.held_out():
+        counts.update(trainee.count(batch))
+    return ["eval_loss", *(f"eval_loss_{name}" for name in sorted(counts) if counts[name])]
 
 
 def check_metric(trainee: Trainee, metric: str) -> None:

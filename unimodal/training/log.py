@@ -25,6 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.syntax import Syntax
 from rich.text import Text
 
+from unimodal.errors import UserError
+
 BINS = 10
 
 
@@ -84,7 +86,7 @@ def _is_part(key: str) -> bool:
 class Log:
     """The run's voice.  On ranks other than the first it says and writes nothing.
 
-    Raises OSError if its files cannot be begun.
+    Raises OSError if its files cannot be begun, UserError if tensorboard is asked for and not installed.
     """
 
     def __init__(self, output: Path, steps: int, done: int, tensorboard: bool, main: bool) -> None:
@@ -99,7 +101,13 @@ class Log:
         self._file = output / "log.jsonl"
         self.earlier_seconds = continue_log(self._file, done)
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise UserError(
+                    "output.tensorboard needs the package tensorboard: pip install tensorboard, or set it to "
+                    "false; OUTPUT/log.jsonl has the same figures."
+                ) from error
 
             self._board = SummaryWriter(str(output / "tensorboard"), purge_step=done + 1)
         if self.console.is_terminal:

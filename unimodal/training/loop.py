@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
 
+from unimodal.data.check import check_sources
 from unimodal.errors import UserError
 from unimodal.training.checkpoint import checkpoint_path, complete_checkpoints
 from unimodal.training.config import Recipe, changes
@@ -63,10 +64,25 @@ def _refuse_unless_finite(run: Run, finite: bool, losses: list[Losses], batches:
     )
 
 
-def _optimizer_step(run: Run, tally: Tally, meter: Meter) -> float:
-    """Draw, forward, backward, update.  Returns the norm of the gradient before clipping."""
+def _draw(run: Run, saved: int) -> list[Batch]:
+    """The micro-batches of the next step; if a row is wrong, nothing that was learned before it is lost."""
+    before = run.stream.state
+    try:
+        return [next(run.stream) for _ in range(run.recipe.train.gradient_accumulation_steps)]
+    except UserError as error:
+        if run.step == saved or run.accelerator.num_processes > 1:  # one process cannot save for all
+            raise
+        run.stream.state = before
+        run.save()
+        raise UserError(
+            f"{error}\nStep {run.step} was saved before: mend the row in its place, and go on with "
+            "train.resume=auto."
+        ) from error
+
+
+def _optimizer_step(run: Run, batches: list[Batch], tally: Tally, meter: Meter) -> float:
+    """Forward, backward, update.  Returns the norm of the gradient before clipping."""
     train, accelerator = run.recipe.train, run.accelerator
-    batches = [next(run.stream) for _ in range(train.gradient_accumulation_steps)]
     totals = _total_counts(run, batches)
     parts: list[Losses] = []
     rank = accelerator.process_index
@@ -151,8 +167,9 @@ def _steps(run: Run, log: Log) -> Path:
             run.save()  # what there is to go back to
     while run.step < train.steps and not stopped and not run.over:
         rate = run.optimizers[0].param_groups[0]["lr"]
+        batches = _draw(run, saved)
         try:
-            norm = _optimizer_step(run, tally, meter)
+            norm = _optimizer_step(run, batches, tally, meter)
         except Derailed as why:
             run.guard.count(why)
             saved, tally = run.go_back(), Tally()
@@ -190,6 +207,7 @@ def train(recipe: Recipe) -> Path:
     # A batch of text alone leaves the image parts without gradients, hence unused parameters.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[parallel])
+    check_sources(recipe.data.files())
     with StopRequest() as stop:
         run = Run(recipe, accelerator, stop)
         recipe = run.recipe  # its steps are counted now, if it gave operations
@@ -249,6 +267,8 @@ def _introduce(run: Run, log: Log) -> None:
     for sentence in run.trainee.about() if hasattr(run.trainee, "about") else ():
         log.say(sentence)
     log.say(f"precision {run.precision.reason}")
+    if hasattr(run.trainee, "attention"):
+        log.say(run.trainee.attention(run.precision.autocast is not None))
     if run.recipe.train.optimizer == "muon":
         log.say(f"muon orthogonalises in {run.precision.names['orthogonalise']}")
     if run.resumed_from:

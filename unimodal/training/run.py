@@ -12,6 +12,7 @@ from accelerate.utils import DistributedType, broadcast_object_list, gather_obje
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from unimodal.attention.door import use_backend
 from unimodal.errors import UserError
 from unimodal.training.budget import within_budget
 from unimodal.training.checkpoint import (
@@ -73,6 +74,8 @@ class Run:
         self._check_steps()
 
         seed_everything(train.seed)
+        if train.attention != "auto":
+            use_backend(train.attention)
         self.trainee: Trainee = recipe.model.build(recipe, checkpoint)
         self.module = self.trainee.module
         # Workers are forked before anything here computes, and touch no GPU.
@@ -260,8 +263,10 @@ class Run:
                     raise
 
     def close(self) -> None:
-        """End the data workers."""
+        """End the data workers, and what the recipe chose for the whole process."""
         self.stream.close()
+        if self.recipe.train.attention != "auto":
+            use_backend(None)
 
 
 def seed_everything(seed: int) -> None:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from unimodal.adapters.base import Note
+from unimodal.attention.door import explain_backend
 from unimodal.data.document import Document
 from unimodal.data.mixture import Mixture
 from unimodal.images.losses import absolute_error, squared_error
@@ -114,6 +115,10 @@ class UnifiedTrainee:
     def flops(self, batch: Pack) -> float:
         """See `unimodal.training.flops`."""
         return self._costs.pack(batch)
+
+    def attention(self, half: bool) -> str:
+        """Which backend computes attention, in half precision or not, and why."""
+        return "attention {}: {}".format(*explain_backend(self.module.device.type, half, pack=True))
 
     def about_rows(self, recipe: Recipe, packs: list[Pack]) -> dict[str, str]:
         """Lines about the rows for a person, by name."""
