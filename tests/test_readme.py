@@ -93,6 +93,17 @@ def test_links_lead_somewhere(document):
             assert (document.parent / target).exists(), target
 
 
+def test_the_tests_that_documents_name_are_there():
+    named = {
+        (file, test)
+        for path in DOCS
+        for file, test in re.findall(r"`(tests/\S+\.py)::(\w+)`", path.read_text())
+    }
+    assert len(named) > 20
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), (file, test)
+
+
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_recipe_is_checked_and_has_a_header(name):
     from unimodal.training.config import load_recipe
