@@ -16,6 +16,7 @@ from unimodal.diffusion.solvers import SOLVERS, OnStep
 from unimodal.diffusion.times import grid as time_grid
 from unimodal.external.model import ExternalModel, alike
 from unimodal.external.prompts import as_prompt, reference
+from unimodal.images.keep import keep_unchanged
 from unimodal.images.signal import to_pixels
 from unimodal.paths.path import row_noise
 
@@ -77,4 +78,5 @@ def _drawn(
     noise = row_noise(generators, shape, model.device)
     times = time_grid(config.sampling.steps if steps is None else steps, config.sampling.shift)
     finished = SOLVERS[config.sampling.solver](predict_x0, noise, times, FLOW, on_step)
-    return codec.decode_latents(finished)
+    seen = [reference(prompt) for prompt in prompts]
+    return keep_unchanged(codec.decode_latents(finished), seen, codec, config.sampling.keep)

@@ -14,6 +14,7 @@ from torch import Tensor
 from unimodal.data.document import Document, drop
 from unimodal.diffusion.guidance import Guidance, check_nulls
 from unimodal.generation.context import Context, image_place, read_documents, stack_contexts, start_image
+from unimodal.images.keep import keep_unchanged
 from unimodal.images.signal import to_pixels
 from unimodal.model.unified import Prepared, UnifiedModel
 from unimodal.paths.path import Before
@@ -84,7 +85,9 @@ def draw(
 
     finished = model.path.sample(look, model.codec, grid, generators, guidance, steps, on_step, before)
     everything.cache.length = committed  # of the context alone: what was kept for this image goes
-    return list(to_pixels(model.path.decode(model.codec, finished, grid)))
+    pictures = model.path.decode(model.codec, finished, grid)
+    seen = [document.images[-1].pixels if document.images else None for document in documents]
+    return list(to_pixels(keep_unchanged(pictures, seen, model.codec, model.config.sampling.keep)))
 
 
 def _before(model: UnifiedModel, documents: list[Document], grid: Grid) -> Before | None:

@@ -43,6 +43,8 @@ class Sampling(Strict):
                        to the second of which guidance is applied (Kynkaanniemi et al. 2024)
     guidance_rescale   how far a guided prediction is pulled back to the spread of the plain one (Lin et al.
                        2024)
+    keep               up to which difference, as a share of a colour's range, an edit keeps the pixels of the
+                       picture before (`images/keep.py`); 0: every pixel comes out of the codec
     """
 
     steps: int = Field(24, ge=1)
@@ -52,6 +54,7 @@ class Sampling(Strict):
     guidance_rescale: float = Field(0.0, ge=0, le=1)
     shift: float = Field(1.0, gt=0)
     solver: Literal["euler", "heun"] = "euler"
+    keep: float = Field(0.0, ge=0, lt=1)
 
     @field_validator("guidance_interval")
     @classmethod
