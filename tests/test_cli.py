@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -139,6 +140,18 @@ def test_chat_answers_one_prompt_and_a_pipe(model):
     assert run("chat", "-p", "how many?") == "there are 0 pictures.\n"
     lines = CliRunner().invoke(app, ["chat", "--save-dir", "here"], input="draw a red circle\nhow many?\n")
     assert lines.stdout == "here/picture-0001.png\nthere are 1 pictures.\n"
+
+
+def test_a_full_disk_is_a_sentence(monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "rows/train.jsonl")
+
+    monkeypatch.setattr("data_tools.shapes.build.make_shapes", full)
+    monkeypatch.setattr(sys, "argv", ["unimodal", "data", "make", "shapes", "--out", "rows"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert "disk is full: rows/train.jsonl could not be finished" in capsys.readouterr().err
 
 
 def test_data_check_and_preview(model):

@@ -3,6 +3,7 @@
 Nothing heavy is imported until a verb needs it, so that `--help` and completion answer at once.
 """
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -338,7 +339,15 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        from rich.console import Console
+        sentence = str(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or "what was being written"
+        sentence = f"The disk is full: {where} could not be finished. Make room, delete it, and begin again."
+    else:
+        return
+    from rich.console import Console
 
-        Console(stderr=True, highlight=False).print(str(error), style="red", markup=False, soft_wrap=True)
-        sys.exit(2)
+    Console(stderr=True, highlight=False).print(sentence, style="red", markup=False, soft_wrap=True)
+    sys.exit(2)
