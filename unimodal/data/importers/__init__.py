@@ -68,7 +68,10 @@ def choose(path: Path, name: str, options: Options) -> tuple[str, Importer, str]
     names a field that it does not have.
     """
     if not path.exists():
-        raise UserError(f"{path}: there is nothing there. Mend the path.")
+        hub = f"; a dataset of the hub comes by `hf download {path} --repo-type dataset --local-dir DIR`"
+        raise UserError(
+            f"{path}: there is nothing there. Mend the path{hub if len(path.parts) == 2 else ''}."
+        )
     if options.image_root is not None and not options.image_root.is_dir():
         raise UserError(f"image root {options.image_root} is no folder. Mend the path.")
     if name != "auto":
