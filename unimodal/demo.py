@@ -1,6 +1,6 @@
 """What `make demo` runs: the toolkit's main job in small, without asking anything.
 
-The shipped model draws, edits, answers and writes; then it is fine-tuned for about a minute on a word it has
+The shipped model draws, edits, answers and writes; then it is fine-tuned for two minutes on a word it has
 never seen, and judged before and after, on the new word and on what it knew already.
 """
 

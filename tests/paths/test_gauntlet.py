@@ -74,7 +74,7 @@ def alone(corrupt):
         nonlocal at_once
         at_once = at_once or len(truths)
         made = [one(truth, grid) for truth, grid in zip(truths, grids)]
-        names = [f.name for f in fields(made[0]) if f.name != "owner"]
+        names = [f.name for f in fields(made[0]) if f.name not in ("owner", "before")]
         joined = {name: torch.cat([getattr(m, name) for m in made]) for name in names}
         owner = torch.cat([m.owner + number for number, m in enumerate(made)])
         return replace(made[0], **joined, owner=owner)

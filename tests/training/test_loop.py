@@ -142,7 +142,10 @@ def test_not_a_number_on_one_process_stops_both_with_its_samples(tmp_path: Path)
 def test_a_bad_row_reaches_the_user_as_its_sentence(tmp_path: Path, workers: int) -> None:
     with pytest.raises(UserError) as caught:
         train(toy_recipe(tmp_path, {"bad_row": 2}, workers))
-    assert str(caught.value) == "toy:2: this row is wrong; mend it."
+    told, saved = str(caught.value).split("\n")
+    assert told == "toy:2: this row is wrong; mend it."
+    assert saved.startswith("Step 2 was saved before")
+    assert (tmp_path / "checkpoints" / "step-000002").is_dir()
 
 
 def test_an_infinite_gradient_of_a_finite_loss_stops_too(
