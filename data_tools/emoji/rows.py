@@ -16,10 +16,8 @@ Example = tuple[dict, dict]  # a row as training reads it, and what a judge has 
 
 MARK = "<image>"
 PLAIN = View()
-BODIES = (
-    "People & Body",
-    "Smileys & Emotion",
-)  # groups whose emoji have a skin, of which questions are asked
+# Groups of emoji that have a skin, which questions are about.
+BODIES = ("People & Body", "Smileys & Emotion")
 DRAW = ("{}", "{} emoji", "an emoji of {}", "draw {}", "a picture of {}")
 EDITS = {
     "tone": ("make the skin tone {}", "change the skin tone to {}", "give it {} skin"),

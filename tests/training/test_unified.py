@@ -70,7 +70,7 @@ def entries(folder):
 
 def test_trains_saves_and_loads(recipe, tmp_path, capsys):
     folder = train(recipe("train.sample_steps=4", "model.sampling.steps=2", "train.attention=naive"))
-    assert "attention naive: as it was asked for" in capsys.readouterr().out
+    assert "attention naive: as train.attention says" in capsys.readouterr().out
     assert explain_backend("cpu", half=False, pack=True)[0] == "sdpa"
     model = unimodal.load(tmp_path / "run" / "model")
     assert model.generate("draw a red circle", steps=2)[0].size == (64, 64)

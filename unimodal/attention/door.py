@@ -46,9 +46,7 @@ def use_backend(name: str | None) -> None:
 
 
 def explain_backend(device: str, half: bool, pack: bool) -> tuple[str, str]:
-    """A backend for a device type, half precision or not, packs or any length, and why it is that one."""
-    if _override:
-        return _override, "as it was asked for"
+    """The backend chosen for a device type, half precision or not, packs or any length, and why."""
     if device != "cuda":
         return "sdpa", f"{device} has no FlexAttention backward and no flash kernels"
     if half and importlib.util.find_spec("flash_attn"):

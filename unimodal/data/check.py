@@ -76,6 +76,7 @@ def check(
     max_pixels: int = MAX_PIXELS,
     max_errors: int = 20,
     progress: Callable[[int, int], None] | None = None,
+    decode: bool = True,
 ) -> Report:
     """Read every row of a JSONL or parquet file as training would.
 
@@ -83,6 +84,7 @@ def check(
     budget      how many positions a pack holds; needs `measure`
     max_errors  how many mistakes are kept as sentences; all are counted
     progress    called with (rows done, rows in all)
+    decode      False: pictures are only looked for, so that sizes and positions are unknown
     Raises UserError only if the file itself cannot be read.
     """
     source = FileSource(path, image_root)
@@ -91,7 +93,7 @@ def check(
         report.rows += 1
         try:
             where, row = source.row(i)
-            document = parse_row(row, where, source.image_root, max_pixels)
+            document = parse_row(row, where, source.image_root, max_pixels, decode=decode)
             if measure is not None:
                 report.lengths.append(measure(document))
                 _within(report.lengths[-1], budget, where)
@@ -111,23 +113,11 @@ def check_sources(sources: Iterable[tuple[str | Path, str | Path | None]], max_e
     sources  files, and what their image paths are relative to
     Raises UserError with the first mistakes, each by file and line.
     """
-    errors: list[str] = []
-    mistakes = 0
-    for path, image_root in sources:
-        source = FileSource(path, image_root)
-        for i in range(source.length):
-            try:
-                where, row = source.row(i)
-                parse_row(row, where, source.image_root, decode=False)
-            except UserError as error:
-                mistakes += 1
-                if len(errors) < max_errors:
-                    errors.append(str(error))
-    if mistakes:
-        more = mistakes - len(errors)
-        errors += (
-            [f"... and {more} rows more with mistakes; `unimodal data check` lists them."] if more else []
-        )
+    reports = [check(path, image_root=root, max_errors=max_errors, decode=False) for path, root in sources]
+    errors = [error for report in reports for error in report.errors][:max_errors]
+    if more := sum(report.mistakes for report in reports) - len(errors):
+        errors.append(f"... and {more} rows more with mistakes; `unimodal data check` lists them.")
+    if errors:
         raise UserError("\n".join(errors))
 
 

@@ -268,7 +268,10 @@ def _introduce(run: Run, log: Log) -> None:
         log.say(sentence)
     log.say(f"precision {run.precision.reason}")
     if hasattr(run.trainee, "attention"):
-        log.say(run.trainee.attention(run.precision.autocast is not None))
+        asked = run.recipe.train.attention
+        chosen = asked == "auto"
+        half = run.precision.autocast is not None
+        log.say(f"attention {run.trainee.attention(half) if chosen else f'{asked}: as train.attention says'}")
     if run.recipe.train.optimizer == "muon":
         log.say(f"muon orthogonalises in {run.precision.names['orthogonalise']}")
     if run.resumed_from:

@@ -118,7 +118,7 @@ class UnifiedTrainee:
 
     def attention(self, half: bool) -> str:
         """Which backend computes attention, in half precision or not, and why."""
-        return "attention {}: {}".format(*explain_backend(self.module.device.type, half, pack=True))
+        return "{}: {}".format(*explain_backend(self.module.device.type, half, pack=True))
 
     def about_rows(self, recipe: Recipe, packs: list[Pack]) -> dict[str, str]:
         """Lines about the rows for a person, by name."""
