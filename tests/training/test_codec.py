@@ -11,6 +11,7 @@ from PIL import Image
 from tests.images.networks import DC, pictures, saved
 from tests.training.codecs import NETWORKS, built, codec_recipe, total
 from unimodal.errors import UserError
+from unimodal.images.anchor import Anchor
 from unimodal.images.codec import PixelPatches
 from unimodal.images.folder import load_codec
 from unimodal.images.signal import to_signal
@@ -130,6 +131,38 @@ def test_training_only_the_decoder_leaves_latents_alone(rows, tmp_path):
         latents = before.encode(pixels)
         assert torch.equal(after.encode(pixels), latents)
         assert not torch.equal(after.decode(latents), before.decode(latents))
+
+
+def test_an_anchor_keeps_the_latents_of_pictures_that_were_known(rows, tmp_path):
+    first = str(train(recipe(rows, tmp_path / "first", steps=60)))
+    before, pixels = load_codec(first), pictures()
+    moved = {}
+    for name, model in {
+        "free": {},
+        "held": {"loss": {"anchor": 100.0}, "anchor_psnr": 0.0},
+        "unknown": {"loss": {"anchor": 100.0}, "anchor_psnr": 99.0},
+    }.items():
+        after = load_codec(train(recipe(rows, tmp_path / name, init_from=first, steps=30, **model)))
+        with torch.no_grad():
+            moved[name] = float((after.to_raw(pixels) - before.to_raw(pixels)).square().mean())
+        same = torch.equal(after.mean, before.mean) and torch.equal(after.std, before.std)
+        assert same == (name != "free")
+    assert moved["held"] < 0.2 * min(moved["free"], moved["unknown"])
+
+
+def test_an_anchor_needs_a_codec_to_go_on_from(rows, tmp_path):
+    with pytest.raises(UserError, match=r"model\.loss\.anchor = 1\.0, but this codec has no such term"):
+        build(rows, tmp_path, loss={"anchor": 1.0})
+
+
+def test_an_anchor_measures_in_deviations_of_the_channel():
+    codec = PixelPatches(8)
+    pixels = pictures(2, 16, 16)
+    codec.measure([pixels])
+    anchor = Anchor(codec, 30.0)
+    assert torch.equal(anchor(codec.to_raw(pixels), pixels), torch.zeros(2))
+    moved = codec.to_raw(pixels) + 3 * codec.std[:, None, None]
+    assert torch.allclose(anchor(moved, pixels), torch.full((2,), 9.0))
 
 
 def test_samples_show_originals_over_reconstructions(rows, tmp_path):

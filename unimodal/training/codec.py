@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from unimodal.errors import UserError
+from unimodal.images.anchor import Anchor
 from unimodal.images.autoencoders import check_arguments
 from unimodal.images.codec import Codec, DiffusersCodec, PixelPatches
 from unimodal.images.discrete import DiscreteCodec
@@ -28,6 +29,8 @@ class CodecLosses(Section):
     perceptual: float = Field(0.0, ge=0)  # LPIPS if its weights are at hand, else outlines at several sizes
     # Of continuous codecs and fsq: pull to a unit Gaussian, of the posterior if there is one, or of moments.
     latents: float = Field(0.01, ge=0)
+    # Of continuous codecs with init_from: latents of pictures that it gives back well stay where they are.
+    anchor: float = Field(0.0, ge=0)
     commitment: float = Field(0.25, ge=0)  # of latents to their codes
     codebook: float = Field(1.0, ge=0)  # of multi_scale's sums to the latents
     sample_entropy: float = Field(0.1, ge=0)  # of lfq: how undecided single latents are
@@ -60,6 +63,7 @@ class CodecModelSection(Section):
     clutter: float = Field(0.1, ge=0, le=1)  # share of pictures that are made up (see clutter)
     noise: float = Field(0.2, ge=0)  # on continuous latents before decoding, up to so many deviations
     measured: int = Field(2048, gt=0)  # pictures over which mean and deviation of latents are taken
+    anchor_psnr: float = Field(30.0, ge=0)  # dB: what the codec of init_from has to reach, for loss.anchor
     loss: CodecLosses = Field(default_factory=CodecLosses)
     adversary: AdversarySection | None = None
 
@@ -94,13 +98,16 @@ class CodecModelSection(Section):
             discriminator = PatchDiscriminator(self.adversary.width)
             start = self.adversary.start * recipe.train.gradient_accumulation_steps
         pictures = Pictures(mixture_of(recipe.data), self.image_size, self.clutter, recipe.data.seed)
-        return CodecTrainee(codec, pictures, self, weights, discriminator, start)
+        anchor = Anchor(codec, self.anchor_psnr) if "anchor" in weights else None
+        return CodecTrainee(codec, pictures, self, weights, discriminator, start, anchor)
 
     def _weights(self, codec: Codec) -> dict[str, float]:
         """Weights of the terms that this codec has; a term set for another kind of codec is refused."""
         names = ["absolute", "squared", "edge"] + (["perceptual"] if self.loss.perceptual else [])
         learning = codec.quantizer.terms if codec.discrete and self.train_encoder else ()
         names += learning if codec.discrete else ["latents"]
+        if self.loss.anchor and self.init_from and self.train_encoder and not codec.discrete:
+            names.append("anchor")
         for name, field in CodecLosses.model_fields.items():
             value = getattr(self.loss, name)
             if name not in names and value and value != field.default:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unimodal.images import losses as terms
+from unimodal.images.anchor import Anchor
 from unimodal.images.codec import DiffusersCodec
 from unimodal.images.discrete import DiscreteCodec
 from unimodal.images.discriminator import PatchDiscriminator, balance, fooling, hinge, last_layer
@@ -38,6 +39,7 @@ class CodecTrainee:
     weights        of every term that this codec has, by name
     discriminator  if there is one, trained with the codec as one module
     start          batches before the discriminator takes part
+    anchor         what keeps the latents of known pictures, and with them the scale of all, where they were
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class CodecTrainee:
         weights: dict[str, float],
         discriminator: PatchDiscriminator | None = None,
         start: int = 0,
+        anchor: Anchor | None = None,
     ) -> None:
         self.codec, self.pictures, self.section, self.weights = codec, pictures, section, weights
-        self.discriminator, self.start = discriminator, start
+        self.discriminator, self.start, self.anchor = discriminator, start, anchor
         self.module: nn.Module = codec
         if discriminator is not None:
             self.module = nn.ModuleDict({"codec": codec, "discriminator": discriminator})
@@ -89,7 +92,7 @@ class CodecTrainee:
         return Losses(sums, self.weights)
 
     def _continuous(self, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Latents with noise, and their pull to a unit Gaussian."""
+        """Latents with noise, their pull to a unit Gaussian, and to where they were."""
         mean, log_variance = self.codec.posterior(pixels)
         latents = mean.float()
         if log_variance is None:
@@ -98,7 +101,10 @@ class CodecTrainee:
             pull = terms.gaussian_kl(latents, log_variance.float())
             noise = torch.randn(latents.shape, generator=generator, device=latents.device)
             latents = latents + noise * (0.5 * log_variance.float()).exp()
-        return terms.add_noise(latents, self.section.noise, generator), {"latents": pull.sum()}
+        sums = {"latents": pull.sum()}
+        if self.anchor is not None:
+            sums["anchor"] = self.anchor(mean.float(), pixels).sum()
+        return terms.add_noise(latents, self.section.noise, generator), sums
 
     def _coded(self, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Latents of the nearest codes, and the quantizer's own terms."""
@@ -124,12 +130,13 @@ class CodecTrainee:
         return self.discriminator is not None and int(self.discriminator.batches) >= self.start
 
     def flops(self, batch: PictureBatch) -> float:
-        """Three times the forward's convolutions and products, as torch counts them, and the game's."""
+        """Three times the forward's convolutions and products, as torch counts them; the anchor's, the game's."""
         size = batch.pictures.shape[1:3]
         if size not in self._flops:
             self._flops[size] = self._count_flops(size)
         codec, look = self._flops[size]
-        return len(batch.pictures) * (3 * codec + (LOOKS * look if self._begun() else 0.0))
+        passes = 3 + (self.anchor is not None)
+        return len(batch.pictures) * (passes * codec + (LOOKS * look if self._begun() else 0.0))
 
     @torch.no_grad()
     def _count_flops(self, size: tuple[int, int]) -> tuple[float, float]:
@@ -158,7 +165,7 @@ class CodecTrainee:
     def save(self, folder: Path, module: nn.Module) -> None:
         """Measure the latents, unless they are to stay, and write the codec folder."""
         codec = module if self.discriminator is None else module["codec"]
-        if self.section.train_encoder:
+        if self.section.train_encoder and self.anchor is None:
             codec.measure(self._fresh(next(codec.parameters()).device))
         codec.save(folder)
 
