@@ -130,7 +130,7 @@ class CodecTrainee:
         return self.discriminator is not None and int(self.discriminator.batches) >= self.start
 
     def flops(self, batch: PictureBatch) -> float:
-        """Three times the forward's convolutions and products, as torch counts them; the anchor's, the game's."""
+        """Three forwards, as torch counts convolutions and products, and those of the anchor and the game."""
         size = batch.pictures.shape[1:3]
         if size not in self._flops:
             self._flops[size] = self._count_flops(size)
