@@ -34,6 +34,9 @@ NETWORKS = {
     "residual, joined cells": lambda: DiscreteCodec(
         {"_class_name": "AutoencoderDC"} | HALF, QUANTIZERS["residual"], patch=2
     ),
+    "multi_scale, joined cells": lambda: DiscreteCodec(
+        {"_class_name": "AutoencoderDC"} | HALF, QUANTIZERS["multi_scale"], patch=2
+    ),
 }
 MASKED_TEXT = {"text_objective": "masked", "masked_text": {"block": 4, "forwards": 2}}
 MLP_HEAD = {"head_width": 48, "head_depth": 2, "noises": 2}
@@ -103,6 +106,7 @@ CASES = {
     "flow to the picture": Case("flow", "pixels", {"path_options": {"prediction": "x0"}}, steps=200),
     "flow, shown the picture before": Case("flow", "pixels", {"reference": "cells"}, steps=200),
     "flow, deeper head": Case("flow", "vq", {"path_options": {"head_depth": 2}}, steps=200),
+    "flow, several noise levels": Case("flow", "pixels", {"times": {"copies": 2}}, steps=200),
     "next_token on codes": Case("next_token", "vq"),
     "next_token on the directions of codes": Case("next_token", "vq, cosine"),
     "next_token on bits": Case("next_token", "lfq"),
@@ -114,6 +118,8 @@ CASES = {
     "next_scale": Case("next_scale", "multi_scale"),
     "next_scale, shown the picture before": Case("next_scale", "multi_scale", {"reference": "cells"}),
     "next_scale, the finest twice": Case("next_scale", "multi_scale twice"),
+    "next_scale on joined cells": Case("next_scale", "multi_scale, joined cells"),
+    "next_scale, masked text": Case("next_scale", "multi_scale", MASKED_TEXT),
     "next_scale, experts": Case("next_scale", "multi_scale", {"experts": "mot"}),
     "masked on codes": Case(
         "masked", "vq", {"path_options": {"schedule": "arccos", "order": "random", "temperature": 3.0}}
@@ -132,6 +138,7 @@ CASES = {
     ),
     "masked on scales": Case("masked", "multi_scale"),
     "masked on scales, shown the picture before": Case("masked", "multi_scale", {"reference": "cells"}),
+    "masked, several masks": Case("masked", "vq", {"times": {"copies": 2}}),
     "masked, text as well": Case("masked", "vq", MASKED_TEXT),
     "flow, masked text, experts": Case("flow", "pixels", MASKED_TEXT | {"experts": "mot"}, steps=200),
     "next_token, masked text": Case("next_token", "vq", MASKED_TEXT),
@@ -148,6 +155,12 @@ CASES = {
     ),
     "per_token, shown the picture before": Case(
         "per_token", "pixels", {"path_options": MLP_HEAD, "reference": "cells"}, steps=200
+    ),
+    "per_token, several masks": Case(
+        "per_token", "pixels", {"path_options": MLP_HEAD, "times": {"copies": 2}}, steps=200
+    ),
+    "per_token, masked text": Case(
+        "per_token", "pixels", MASKED_TEXT | {"path_options": MLP_HEAD}, steps=200
     ),
     "per_token, raster": Case(
         "per_token", "pixels", {"path_options": MLP_HEAD | {"order": "raster"}}, steps=200

@@ -59,8 +59,8 @@ def test_a_solver_ends_at_the_picture_that_is_said():
         torch.testing.assert_close(drawn, torch.full_like(drawn, 0.7))
 
 
-@pytest.mark.parametrize("prediction", ["velocity", "x0"])
-def test_what_is_copied_is_exact_and_only_where_there_is_something(prediction):
+@pytest.mark.parametrize(("prediction", "steps"), [("velocity", 8), ("velocity", 100), ("x0", 24)])
+def test_what_is_copied_is_exact_and_only_where_there_is_something(prediction, steps):
     """A model that copies all there is draws the picture before (each branch its own) and says as much."""
     path = tiny_model(path_options={"prediction": prediction}, reference="cells").path
     torch.nn.init.constant_(path.copied.bias, 40.0)
@@ -75,7 +75,7 @@ def test_what_is_copied_is_exact_and_only_where_there_is_something(prediction):
         return full, {"both": null} if guided else {}
 
     noise = [torch.Generator().manual_seed(n) for n in range(2)]
-    rest = (None, (1, 3), noise, Guidance(1.5, 1.5, interval=(0.0, 0.5)), 8)
+    rest = (None, (1, 3), noise, Guidance(1.5, 1.5, interval=(0.0, 0.5)), steps)
     drawn = path.sample(look, *rest, before=before).flatten(0, 1)
     full, nulls = latents[:6], latents[6:]
     # Nothing is guided at first and all at last, when the one null position that is known pulls.

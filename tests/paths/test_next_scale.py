@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models import tiny_config
+from tests.models import tiny_config, tiny_model
 from tests.paths.cases import codec_of
 from tests.paths.toy import (
     chances,
@@ -22,6 +22,7 @@ from unimodal.data.document import drop
 from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
+from unimodal.paths import next_scale
 from unimodal.paths.next_scale import NextScalePath
 
 CODES = 3
@@ -120,6 +121,27 @@ def test_a_random_model_draws_what_it_says(options, guidance):
     counts = frequencies(drawn(model, "a red circle", CELLS, 4000, guidance), table)
     assert counts.sum() == 4000
     assert fits(counts, probability)
+
+
+def test_guidance_grows_scale_by_scale_and_keeps_to_its_interval(monkeypatch):
+    """Weights 1, 2, 3 on three maps; with an interval from 0.4 of the picture missing, none on the last."""
+    used = []
+
+    def watch(say, full, nulls, guidance):
+        used.append(guidance.text if nulls else None)
+        return say(full)
+
+    monkeypatch.setattr(next_scale, "guided", watch)
+    model = tiny_model(0, codec_of("multi_scale twice"), path="next_scale")
+
+    def look(embeds, guided=True, at=None):
+        return embeds, {"text": embeds}
+
+    for interval, wanted in (((0.0, 1.0), [1.0, 2.0, 3.0]), ((0.4, 0.8), [None, 2.0, None])):
+        used.clear()
+        guidance = Guidance(3.0, interval=interval)
+        model.path.sample(look, model.codec, (2, 2), [torch.Generator()], guidance)
+        assert used == wanted
 
 
 def test_a_trained_model_draws_the_right_distribution():

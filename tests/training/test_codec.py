@@ -124,8 +124,10 @@ def test_saved_latents_are_normalised_over_fresh_pictures(rows, tmp_path):
 
 def test_training_only_the_decoder_leaves_latents_alone(rows, tmp_path):
     before = load_codec(train(recipe(rows, tmp_path / "first")))
-    settings = recipe(rows, tmp_path / "second", init_from=str(tmp_path / "first/model"), train_encoder=False)
-    after = load_codec(train(settings))
+    settings = {"init_from": str(tmp_path / "first/model"), "train_encoder": False}
+    with pytest.raises(UserError, match=r"model\.measured changes nothing here"):
+        train(recipe(rows, tmp_path / "second", **settings))
+    after = load_codec(train(recipe(rows, tmp_path / "second", **settings, measured=2048)))
     pixels = pictures()
     with torch.no_grad():
         latents = before.encode(pixels)
@@ -139,8 +141,8 @@ def test_an_anchor_keeps_the_latents_of_pictures_that_were_known(rows, tmp_path)
     moved = {}
     for name, model in {
         "free": {},
-        "held": {"loss": {"anchor": 100.0}, "anchor_psnr": 0.0},
-        "unknown": {"loss": {"anchor": 100.0}, "anchor_psnr": 99.0},
+        "held": {"loss": {"anchor": 100.0}, "anchor_psnr": 0.0, "measured": 2048},
+        "unknown": {"loss": {"anchor": 100.0}, "anchor_psnr": 99.0, "measured": 2048},
     }.items():
         after = load_codec(train(recipe(rows, tmp_path / name, init_from=first, steps=30, **model)))
         with torch.no_grad():
@@ -153,6 +155,10 @@ def test_an_anchor_keeps_the_latents_of_pictures_that_were_known(rows, tmp_path)
 def test_an_anchor_needs_a_codec_to_go_on_from(rows, tmp_path):
     with pytest.raises(UserError, match=r"model\.loss\.anchor = 1\.0, but this codec has no such term"):
         build(rows, tmp_path, loss={"anchor": 1.0})
+    with pytest.raises(
+        UserError, match=r"model\.anchor_psnr changes nothing here: it is for model\.loss\.anchor"
+    ):
+        build(rows, tmp_path, anchor_psnr=20.0)
 
 
 def test_an_anchor_measures_in_deviations_of_the_channel():

@@ -101,18 +101,46 @@ def test_resume_equals_straight_on(recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "setting", ["times.shift=3", "times.copies=2", "sampling.solver=heun", "sampling.steps=7"]
+    "setting",
+    [
+        *("times.shift=3", "times.copies=2", "sampling.solver=heun", "sampling.steps=7"),
+        "sampling.guidance_rescale=0.5",
+    ],
 )
 @pytest.mark.parametrize("path", ["masked", "next_token"])
 def test_settings_that_say_nothing_to_the_path_are_refused(recipe, tmp_path, path, setting):
     codec_of("residual").save(tmp_path / "codec")
     made = recipe(f"model.path={path}", "model.image_size=16", "train.steps=1", f"model.{setting}")
-    if path == "masked" and setting in ("times.copies=2", "sampling.steps=7"):
+    if path == "masked" and setting == "times.copies=2":
         train(made)
         return
     name = setting.split("=")[0].replace(".", r"\.")
     with pytest.raises(UserError, match=rf"model\.{name} says nothing to the path {path}.* Leave it out"):
         train(made)
+
+
+def test_options_of_the_path_are_added_to_those_it_has(recipe, tmp_path, caplog):
+    path = ["model.path=per_token", "model.path_options={head_width: 24, head_depth: 2}"]
+    base = train(recipe(*path, "train.steps=1", f"output.dir={tmp_path / 'base'}"))
+    on = [f"model.init_from={base}", "model.codec=null", "train.steps=1"]
+    made = recipe(*on, "model.path_options={temperature: 0.9}")
+    found = made.model.build(made).module
+    assert found.config.path == "per_token"
+    assert found.config.path_options == {"head_width": 24, "head_depth": 2, "temperature": 0.9}
+    kept = unimodal.load(base).model.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in found.state_dict().items())
+    assert not caplog.records
+    made = recipe(*on, "model.path_options={head_width: 32}")
+    made.model.build(made)
+    assert "path per_token: path.head." in caplog.text and "begin anew" in caplog.text
+    wrong = recipe(*on, "model.path_options={forward: 3}")
+    with pytest.raises(UserError, match=r"per_token has no option 'forward' \(did you mean 'forwards'"):
+        wrong.model.build(wrong)
+    with pytest.raises(UserError, match=r"flow has no option 'forwards'; it has prediction, head_depth"):
+        recipe("model.path_options={forwards: 3}")
+    raster = recipe(*path[:1], "model.path_options={order: raster}", "model.times.copies=2")
+    with pytest.raises(UserError, match=r"model\.times\.copies says nothing to the path per_token"):
+        raster.model.build(raster)
 
 
 def test_a_row_that_is_wrong_is_found_before_anything_is_trained(recipe, tmp_path):

@@ -58,7 +58,7 @@ def combine(full: Tensor, nulls: dict[Drop, Tensor], guidance: Guidance) -> Tens
     else:
         both, text = nulls["both"], nulls["text"]
         guided = both + guidance.image * (text - both) + guidance.text * (full - text)
-    if guidance.rescale:
+    if guidance.rescale and full[0].numel() > 1:
         axes = tuple(range(1, full.dim()))
         back = guided * full.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp_min(1e-8)
         guided = guidance.rescale * back + (1 - guidance.rescale) * guided

@@ -123,9 +123,10 @@ class Converser:
         if settings.writes:
             return said
         # A reply that has to draw draws where it would end, and once its plan is as long as it may be.
-        enough = torch.tensor([count >= settings.plan for count in tokens], device=said.device)
+        said_before = torch.tensor(tokens, device=said.device)[:, None]
+        enough = said_before + torch.arange(said.shape[1], device=said.device) >= settings.plan
         ends = torch.isin(said, torch.tensor(self.ends, device=said.device))
-        return torch.where(ends | enough[:, None], start, said)
+        return torch.where(ends | enough, start, said)
 
     def _forbidden(self, images: list[int]) -> Tensor:
         """(B, V) bool: tokens that a row may not say, given how many pictures it has drawn."""

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def load_codec(folder_or_id: Path | str) -> Codec:
-    """Read a codec folder, that of a shipped model (its name), or fetch one from the hub (owner/name).
+    """Read a codec folder, a shipped one or that of a shipped model (its name), or fetch one from the hub.
 
     In float32, for inference, trainable.  Raises UserError for a missing folder, weights that are not
     safetensors, a network that is not known, or weights that do not fit it.
@@ -112,12 +112,14 @@ def _read_json(path: Path) -> dict:
 
 
 def _find(folder_or_id: Path | str) -> Path:
-    """The local folder of a codec, that of a shipped model by the model's name, or fetched by a hub id."""
+    """The local folder of a codec, a shipped one or a shipped model's by its name, or fetched by a hub id."""
     if Path(folder_or_id).is_dir():
         return Path(folder_or_id)
     name = str(folder_or_id)
-    if "/" not in name and (SHIPPED / name / "codec").is_dir():
-        return SHIPPED / name / "codec"
+    if "/" not in name:
+        for folder in (SHIPPED / name / "codec", SHIPPED / name):
+            if (folder / CODEC_FILE).is_file():
+                return folder
     could_be_id = isinstance(folder_or_id, str) and not Path(name.split("/")[0]).exists()
     if could_be_id and (fetched := fetch(name, "codec", ("*.json", "*.safetensors"))) is not None:
         return fetched

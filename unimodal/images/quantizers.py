@@ -51,6 +51,8 @@ class VQ(Quantizer):
     ) -> None:
         from vector_quantize_pytorch import VectorQuantize
 
+        if not isinstance(cosine, bool):
+            raise UserError(f"cosine = {cosine!r}; expected true or false.")
         super().__init__(
             codes, VectorQuantize(channels, use_cosine_sim=cosine, **moving(codes, decay, reset))
         )
@@ -74,8 +76,8 @@ class FSQ(Quantizer):
     """Finite scalars.  levels: how many values each channel may take, 3 or more; their product is the
     vocabulary.  Where the latents have another number of channels, a linear layer on either side maps them.
 
-    Its one term, `latents`, holds each channel at mean 0 and deviation 1: nothing else holds their scale,
-    and grown by a few times they would all be rounded to the outermost levels.
+    Its one term, `latents`, holds each number that is rounded at mean 0 and deviation 1: nothing else holds
+    their scale, and grown by a few times they would all be rounded to the outermost levels.
     """
 
     terms = ("latents",)
@@ -93,8 +95,10 @@ class FSQ(Quantizer):
 
     def learn(self, latents: Tensor) -> Quantized:
         """See Quantizer; there is nothing but the linear layers to learn."""
-        quantized, codes = self.books(to_rows(latents))
-        terms = {"latents": moment_penalty(latents).mean()}
+        rows = to_rows(latents)
+        quantized, codes = self.books(rows)
+        rounded = rearrange(self.books.project_in(rows), "b n c -> b c n 1")
+        terms = {"latents": moment_penalty(rounded).mean()}
         return Quantized(to_grid(quantized, latents.shape[2:]), codes.long(), terms)
 
     def choose(self, latents: Tensor) -> Tensor:
@@ -220,18 +224,26 @@ class Grouped(Quantizer):
 
 
 class InsideNetwork(Quantizer):
-    """The codebook of a diffusers VQModel, which stays where its file has it: in the network."""
+    """The codebook of a diffusers VQModel, which stays where its file has it: in the network.
 
-    terms = ("commitment",)
+    It is moved by gradients, those of the `codebook` term (van den Oord et al. 2017, equation 3).
+    """
+
+    terms = ("commitment", "codebook")
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network.quantize.n_e, nn.Identity())
         self._network = [network]  # in a list, so that its weights are not counted and saved twice
 
     def learn(self, latents: Tensor) -> Quantized:
-        """See Quantizer; the one term is diffusers' own sum of commitment and codebook loss."""
-        quantized, loss, (_, _, codes) = self._network[0].quantize(latents)
-        return Quantized(quantized, codes.reshape(len(latents), -1), {"commitment": loss})
+        """See Quantizer."""
+        codes = self.choose(latents)
+        entries = self.term(0, codes, latents.shape[2:])
+        terms = {
+            "commitment": F.mse_loss(latents, entries.detach()),
+            "codebook": F.mse_loss(entries, latents.detach()),
+        }
+        return Quantized(straight_through(latents, entries.detach()), codes, terms)
 
     def choose(self, latents: Tensor) -> Tensor:
         """See Quantizer."""

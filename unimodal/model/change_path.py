@@ -40,6 +40,10 @@ def with_path(model: UnifiedModel, config: ModelConfig, codec: Codec | None = No
         and value.shape == weights[name].shape
     }
     turned.load_state_dict(weights | kept)
+    own = dict(model.named_parameters())
+    lost = [name for name in own if name.startswith("path.") and name in weights and name not in kept]
+    if same and lost:
+        log.warning("path %s: %s have another shape now, and begin anew", config.path, ", ".join(lost))
     read = _hand_on_reading(model, turned)
     new = sum(value.numel() for name, value in weights.items() if name not in kept and "codec." not in name)
     log.info(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from unimodal.errors import UserError
+from unimodal.errors import UserError, nearest
 from unimodal.paths import PATHS, load_path
 
 
@@ -17,6 +17,24 @@ class Strict(BaseModel):
     """A section in which an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def check_options(path: str, options: dict[str, Any]) -> None:
+    """Raise ValueError, in words, unless `options` are some that this path has."""
+    known = load_path(path).Options
+    try:
+        known.model_validate(options)
+    except ValidationError as error:
+        said = []
+        for mistake in error.errors():
+            name = ".".join(map(str, mistake["loc"]))
+            if mistake["type"] == "extra_forbidden":
+                has = ", ".join(known.model_fields) or "none"
+                said.append(f"{path} has no option {name!r}{nearest(name, known.model_fields)}; it has {has}")
+            else:
+                reason = mistake["msg"].removeprefix("Value error, ")
+                said.append(f"{name} = {mistake['input']!r}: {reason}" if name else reason)
+        raise ValueError("path_options: " + "; ".join(said)) from None
 
 
 class DropTable(Strict):
@@ -207,7 +225,7 @@ class ModelConfig(Strict):
         if self.path not in PATHS:
             raise ValueError(f"path is {self.path!r}; expected one of {', '.join(PATHS)}")
         if self.path_options:
-            load_path(self.path).Options.model_validate(self.path_options)
+            check_options(self.path, self.path_options)
         return self
 
     def save(self, folder: Path) -> None:

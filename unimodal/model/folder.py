@@ -99,7 +99,7 @@ def find_model(name: str) -> Path:
 
     Raises UserError naming what is known if it is none of these.
     """
-    shipped = sorted(p.name for p in SHIPPED.iterdir() if p.is_dir()) if SHIPPED.is_dir() else []
+    shipped = sorted(file.parent.name for file in SHIPPED.glob("*/tokenizer.json"))  # not the codecs
     if Path(name).is_dir():
         return Path(name)
     if name in shipped:

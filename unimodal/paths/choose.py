@@ -74,9 +74,10 @@ def guided(
     """Guided logits of hidden states (B, n, D), those of the full branch and of each null branch.
 
     say  hidden states to logits.  Softmax takes no notice of what is added to all logits of a position, so
-         combining logits is combining log-probabilities.
+         combining logits is combining log-probabilities.  Rescaling does take notice, and is left out.
     """
-    return combine(say(full).float(), {kind: say(hidden).float() for kind, hidden in nulls.items()}, guidance)
+    others = {kind: say(hidden).float() for kind, hidden in nulls.items()}
+    return combine(say(full).float(), others, replace(guidance, rescale=0.0))
 
 
 def ramped(guidance: Guidance, share: float) -> Guidance:

@@ -104,11 +104,18 @@ class FlowPath(nn.Module):
         return self.latent_in(latents) + self.time_in(latents.new_zeros(1))
 
     def velocity(
-        self, hidden: Tensor, inputs: Tensor, times: Tensor, owner: Tensor, before: Before | None = None
+        self,
+        hidden: Tensor,
+        inputs: Tensor,
+        times: Tensor,
+        owner: Tensor,
+        before: Before | None = None,
+        least: float = 0.0,
     ) -> Tensor:
         """Predicted velocity (P, C) from hidden states (P, D) and the noised latents (P, C).
 
         times  (I,) above 0, where a picture x0 that is said stands for the velocity (x_t - x0) / t
+        least  time below which a copied x0 counts as if it were there: in training, where it may be wrong
         """
         condition = silu(self.time_in(times))
         for layer in self.head_layers:
@@ -123,11 +130,12 @@ class FlowPath(nn.Module):
         if self.copied is None or before is None:
             return said
         share = self.copied(hidden).float().sigmoid() * before.known
-        return said.lerp((inputs - before.latents) / t.clamp_min(LEAST_TIME), share)
+        return said.lerp((inputs - before.latents) / t.clamp_min(least), share)
 
     def loss(self, hidden: Tensor, corrupted: Corrupted) -> Tensor:
         """Squared error of the velocity, mean over channels: (P,)."""
-        said = self.velocity(hidden, corrupted.inputs, corrupted.times, corrupted.owner, corrupted.before)
+        seen = (corrupted.inputs, corrupted.times, corrupted.owner, corrupted.before)
+        said = self.velocity(hidden, *seen, least=LEAST_TIME)
         error = said - corrupted.target
         if self.options.prediction == "x0":
             t = corrupted.times[corrupted.owner][:, None]

@@ -22,7 +22,7 @@ from unimodal.images.quantizer import maps_of
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, ramped, row_gumbel
 from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
-from unimodal.paths.path import NOISE_LEVELS, Before, Corrupted, Look, flatten
+from unimodal.paths.path import OF_LATENTS, Before, Corrupted, Look, flatten
 from unimodal.paths.sets import MEAN_SHARE, SCHEDULES, counts, halton_order, random_orders, random_set
 from unimodal.sequence.spans import Grid, TargetLayout
 
@@ -46,7 +46,7 @@ class MaskedPath(nn.Module):
     """
 
     entries: Tensor  # (books * V, C)
-    IDLE: ClassVar[frozenset[str]] = NOISE_LEVELS
+    IDLE: ClassVar[frozenset[str]] = OF_LATENTS | {"sampling.steps"}
 
     class Options(Choice):
         """Settings of this path alone, besides how a code is chosen.
@@ -54,7 +54,7 @@ class MaskedPath(nn.Module):
         schedule            shares of codes that training hides and sampling leaves hidden
         order               which codes come first: `halton`, spread evenly; `random`; `confidence`, the
                             surest of what was drawn, which leans towards what is common
-        forwards            the most that a picture takes, if the caller does not say
+        forwards            that a picture takes, if the caller does not say
         choice_temperature  of the order by confidence: Gumbel noise that falls to 0 in a straight line
         guidance_ramp       guidance grows with the share that is known, to all of it in the last forward
         weighting           `even`: every masked code weighs the same (MaskGIT); `inverse_ratio`: every
@@ -78,7 +78,7 @@ class MaskedPath(nn.Module):
         super().__init__()
         require_codes(config, codec)
         self.options = self.Options.model_validate(config.path_options)
-        self.sampling, self.times = config.sampling, config.times
+        self.times = config.times
         self.channels, self.vocabulary, self.shares = codec.channels, codec.vocabulary, tuple(codec.shares)
         self.books = 1 if codec.shared else len(self.shares)
         width = config.hidden_size
@@ -179,7 +179,7 @@ class MaskedPath(nn.Module):
 
         Guidance is of logits, and its interval is of the share that is hidden.
         """
-        forwards = min(self.sampling.steps, self.options.forwards) if steps is None else steps
+        forwards = self.options.forwards if steps is None else steps
         device = self.mask.device
         maps = self._maps(grid).to(device)
         total = len(maps)

@@ -24,7 +24,7 @@ from unimodal.images.codec import Codec
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, ramped, say_steps_are_fixed
 from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
-from unimodal.paths.path import NOISE_LEVELS, Before, Corrupted, Look, flatten
+from unimodal.paths.path import OF_LATENTS, Before, Corrupted, Look, flatten
 from unimodal.sequence.spans import Grid, TargetLayout
 
 Truth = tuple[Tensor, Tensor]  # codes (N,), and what the coarser ones add up to at the place of each (N, C)
@@ -40,7 +40,7 @@ class Scales(Corrupted):
 class NextScalePath(nn.Module):
     """See `unimodal.paths.path`."""
 
-    IDLE: ClassVar[frozenset[str]] = NOISE_LEVELS | {"times.copies", "sampling.steps"}
+    IDLE: ClassVar[frozenset[str]] = OF_LATENTS | {"times.copies", "sampling.steps"}
 
     class Options(Choice):
         """guidance_ramp: guidance grows from none at the coarsest scale to all of it at the finest."""

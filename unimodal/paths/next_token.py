@@ -24,7 +24,7 @@ from unimodal.images.codec import Codec
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, say_steps_are_fixed
 from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
-from unimodal.paths.path import NOISE_LEVELS, Before, Corrupted, Look, flatten
+from unimodal.paths.path import OF_LATENTS, Before, Corrupted, Look, flatten
 from unimodal.sequence.spans import Grid, TargetLayout
 
 
@@ -39,7 +39,7 @@ class NextTokenPath(nn.Module):
     """See `unimodal.paths.path`.  Symbols are the codes of each codebook, then end of row, then start."""
 
     entries: Tensor  # (symbols, C)
-    IDLE: ClassVar[frozenset[str]] = NOISE_LEVELS | {"times.copies", "sampling.steps"}
+    IDLE: ClassVar[frozenset[str]] = OF_LATENTS | {"times.copies", "sampling.steps"}
 
     class Options(Choice):
         """Settings of this path alone, besides how a code is chosen.

@@ -24,8 +24,13 @@ from unimodal.images.codec import Codec
 from unimodal.model.config import Strict
 from unimodal.sequence.spans import Grid, TargetLayout
 
-# Settings of noise levels, which paths that say codes have none of.
-NOISE_LEVELS = frozenset({"times.mean", "times.std", "times.shift", "sampling.solver", "sampling.shift"})
+# Settings of noise levels, and of the spread of what is said, which paths that say codes have none of.
+OF_LATENTS = frozenset(
+    {
+        *("times.mean", "times.std", "times.shift"),
+        *("sampling.solver", "sampling.shift", "sampling.guidance_rescale"),
+    }
+)
 
 
 class Look(Protocol):
@@ -85,7 +90,7 @@ class Path(Protocol):
     """
 
     Options: ClassVar[type[Strict]]  # settings of its own, `model.path_options` in a recipe
-    IDLE: ClassVar[frozenset[str]]  # of `model.times` and `model.sampling`, what says nothing to it
+    IDLE: frozenset[str]  # of `model.times` and `model.sampling`, what says nothing to it
 
     def target_layout(self, grid: Grid) -> TargetLayout:
         """Answer 1, for a picture whose clean copy takes `grid` positions."""

@@ -7,7 +7,7 @@ that are not known yet hold a mask embedding; in raster order each sees those be
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -53,8 +53,6 @@ class PerTokenPath(nn.Module):
     `model.times` and the steps, solver and shift of `model.sampling` are those of the small diffusion.
     """
 
-    IDLE: ClassVar[frozenset[str]] = frozenset()
-
     class Options(Strict):
         """Settings of this path alone.
 
@@ -92,6 +90,7 @@ class PerTokenPath(nn.Module):
     def __init__(self, config: ModelConfig, codec: Codec):
         super().__init__()
         self.options = self.Options.model_validate(config.path_options)
+        self.IDLE = frozenset({"times.copies"} if self.raster else ())
         self.times, self.sampling, self.patch_size = config.times, config.sampling, config.patch_size
         width = config.hidden_size
         self.channels = codec.channels * config.patch_size**2

@@ -117,6 +117,14 @@ class CodecModelSection(Section):
                 )
         if codec.discrete and self.noise != type(self).model_fields["noise"].default:
             raise UserError("model.noise is for continuous latents; codes have none. Remove it.")
+        idle = {"anchor_psnr": "anchor" not in names, "measured": not self.train_encoder or "anchor" in names}
+        for name, unused in idle.items():
+            if unused and getattr(self, name) != type(self).model_fields[name].default:
+                raise UserError(
+                    f"model.{name} changes nothing here: it is for "
+                    + ("model.loss.anchor." if name == "anchor_psnr" else "latents whose scale is measured.")
+                    + " Remove it."
+                )
         weights = {name: getattr(self.loss, name) for name in names}
         return weights | (
             {"adversarial": self.adversary.weight, "discriminator": 1.0} if self.adversary else {}

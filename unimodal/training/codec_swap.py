@@ -3,6 +3,7 @@
 import logging
 
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from unimodal.errors import UserError
@@ -12,6 +13,7 @@ from unimodal.model.unified import UnifiedModel
 log = logging.getLogger(__name__)
 # Fine-tuned on other pictures, the codec of shapes-base keeps 0.97 of its latents; trained anew, 0.70.
 RELATED = 0.85
+RELATED_CODES = 0.5  # of codes in place; other entries at a codebook's numbers agree on next to none
 
 
 def fitting(codec: Codec, model: UnifiedModel) -> Codec:
@@ -26,7 +28,13 @@ def fitting(codec: Codec, model: UnifiedModel) -> Codec:
             f"model.codec has {told}, but the model was made for one with {wanted}. Use a codec fine-tuned "
             "from the model's own."
         )
-    if (alike := likeness(codec, model.codec)) < RELATED:
+    if codec.discrete and (alike := same_codes(codec, model.codec)) < RELATED_CODES:
+        log.warning(
+            "model.codec: only %.2f of its codes are those of the model's own; what codes look like is "
+            "learned anew, which a codec fine-tuned from that one would spare",
+            alike,
+        )
+    elif (alike := likeness(codec, model.codec)) < RELATED:
         log.warning(
             "model.codec: its latents agree with those of the model's own to %.2f only; a codec fine-tuned "
             "from that one would be read at once, and this one is learned anew",
@@ -48,11 +56,21 @@ def _kind(codec: Codec) -> str:
 @torch.no_grad()
 def likeness(first: Codec, second: Codec) -> float:
     """Correlation in [-1, 1] of the latents that two codecs of one kind give to a few smooth pictures."""
-    chance = torch.Generator().manual_seed(0)
-    side = 4 * first.stride
-    pixels = interpolate(torch.rand(8, 3, 8, 8, generator=chance) * 2 - 1, (side, side), mode="bilinear")
-    both = []
+    pixels, both = _smooth(first), []
     for codec in (first, second):
         raw = codec.to_raw(pixels.to(codec.mean)) / codec.std[:, None, None]
         both.append((raw - raw.mean((0, 2, 3), keepdim=True)).cpu().flatten().double())
     return float(torch.corrcoef(torch.stack(both))[0, 1])
+
+
+@torch.no_grad()
+def same_codes(first: Codec, second: Codec) -> float:
+    """Share in [0, 1] of the codes of a few smooth pictures that two codecs with codes agree on."""
+    codes = [codec.encode(_smooth(first).to(codec.mean)).cpu() for codec in (first, second)]
+    return float((codes[0] == codes[1]).double().mean())
+
+
+def _smooth(codec: Codec) -> Tensor:
+    """A few pictures without edges, (8, 3, H, W) in [-1, 1]."""
+    side, chance = 4 * codec.stride, torch.Generator().manual_seed(0)
+    return interpolate(torch.rand(8, 3, 8, 8, generator=chance) * 2 - 1, (side, side), mode="bilinear")

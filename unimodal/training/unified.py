@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unimodal.adapters.base import Note, fingerprint, is_adapter, read_note
 from unimodal.adapters.section import LoraSection, Settings, apply_settings
@@ -15,7 +15,7 @@ from unimodal.errors import UserError
 from unimodal.generation.settings import check_guidance
 from unimodal.images.folder import load_codec
 from unimodal.model.change_path import PATH, with_path
-from unimodal.model.config import ModelConfig, Strict
+from unimodal.model.config import ModelConfig, Strict, check_options
 from unimodal.model.experts import Part, copy_text_expert, freeze, with_image_expert
 from unimodal.model.folder import find_model, load_model
 from unimodal.model.unified import UnifiedModel
@@ -51,6 +51,12 @@ class UnifiedModelSection(ModelConfig):
     freeze: list[Part] = Field(default_factory=list)  # parts that are not trained (see model/experts.py)
     lora: LoraSection | None = None  # train an adapter of init_from; null: its weights themselves
 
+    @model_validator(mode="after")
+    def _path(self) -> "UnifiedModelSection":
+        if self.init_from and "path" not in self.model_fields_set:
+            return self  # options are those of a path that is not known yet
+        return super()._path()
+
     def build(self, recipe: Recipe, checkpoint: Path | None = None) -> Trainee:
         """The model, its data and its losses.
 
@@ -73,10 +79,11 @@ class UnifiedModelSection(ModelConfig):
                 model = with_image_expert(model)
             codec = load_codec(self.codec) if self.codec else None
             config = self._changed(model.config)
-            if any(getattr(config, name) != getattr(model.config, name) for name in PATH):
+            changed = {name for name in PATH if getattr(config, name) != getattr(model.config, name)}
+            if codec and not changed & {"path", "patch_size"}:
+                codec = fitting(codec, model)
+            if codec or changed:
                 model = with_path(model, config, codec)
-            elif codec:
-                model = with_path(model, config, fitting(codec, model))
             apply_settings(model, Settings.of(config))
         else:
             if not self.codec:
@@ -194,8 +201,15 @@ class UnifiedModelSection(ModelConfig):
                     f"model.{name} = {said[name]!r}, but {self.init_from} was made with "
                     f"{getattr(config, name)!r}. Leave it out: model.init_from brings its own shape."
                 )
-        if said.get("path", config.path) != config.path:
-            said.setdefault("path_options", {})  # those of the old path mean nothing to the new one
+        path, options = said.get("path", config.path), said.get("path_options", {})
+        if path != config.path:
+            said["path_options"] = options  # those of the old path mean nothing to the new one
+        elif options:
+            said["path_options"] = config.path_options | options
+            try:
+                check_options(path, said["path_options"])
+            except ValueError as error:
+                raise UserError(f"model.{error}. The path is {path}, that of {self.init_from}.") from None
         return config.model_copy(update={name: said[name] for name in said.keys() & CHANGEABLE})
 
     def _tokenizer(self, mixture: Mixture) -> Tokenizer:
