@@ -3,6 +3,8 @@
 import json
 import logging
 import pickle
+import re
+from copy import deepcopy
 
 import pytest
 import torch
@@ -12,12 +14,17 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import unimodal
-from tests.documents import HiddenTarget
+from tests.documents import HiddenTarget, tokenizer
 from tests.images.networks import saved
+from tests.models import tiny_model
+from tests.paths.cases import codec_of
 from tests.pretrained.checkpoints import make
 from unimodal.cli import app
 from unimodal.data.document import Document, Text, Turn
+from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
+from unimodal.images.folder import load_codec
+from unimodal.model.folder import save_model
 from unimodal.model.weights import Weights
 from unimodal.pretrained.initialise import extended, init_model
 from unimodal.pretrained.vocabulary import extend
@@ -252,3 +259,54 @@ def test_the_command_makes_a_folder_that_trains_and_exports(tmp_path, monkeypatc
     assert entry["loss_text"] > 0
     assert "Qwen3ForCausalLM" in run("export", "run/model", "--to", "llm", "back")
     assert AutoTokenizer.from_pretrained("back").pad_token == "<|pad|>"
+
+
+def nudged(codec):
+    """The same network after a little training, as it were."""
+    other = deepcopy(codec)
+    with torch.no_grad():
+        for weight in other.network.parameters():
+            weight += 0.01 * weight.std() * torch.randn_like(weight)
+    return other
+
+
+def test_a_base_gets_another_codec_and_stays_as_it_is(tmp_path):
+    own = codec_of("a network")
+    save_model(tmp_path / "base", tiny_model(codec=own), tokenizer(), torch.float16)
+    nudged(own).save(tmp_path / "other")
+    command = ["init", "--base", str(tmp_path / "base"), "--codec", str(tmp_path / "other")]
+    shown = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "new")], catch_exceptions=False)
+    assert shown.exit_code == 0
+    assert re.search(r"latents  agree with the model's own to (0\.9\d|1\.00)", shown.output)
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "new"))
+    assert before.keys() == after.keys()
+    assert all(
+        torch.equal(value, after[name]) and value.dtype == torch.float16 for name, value in before.items()
+    )
+    codec = load_codec(tmp_path / "new" / "codec").state_dict()
+    assert all(
+        torch.equal(value, codec[name]) for name, value in load_codec(tmp_path / "other").state_dict().items()
+    )
+    assert unimodal.load(tmp_path / "new").generate("a red circle", steps=1)[0].size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--base", "BASE", "--llm", "x"], "either of --llm or of --base"),
+        ([], "either of --llm or of --base"),
+        (
+            ["--base", "BASE", "--path", "masked", "image_size=16"],
+            "--path, KEY=VALUE: a --base brings its own",
+        ),
+        (["--base", "BASE"], "48 channels at stride 4, but the model was made for one with"),
+    ],
+)
+def test_a_base_takes_nothing_but_a_codec_that_fits(arguments, message, tmp_path):
+    save_model(tmp_path / "base", tiny_model(codec=codec_of("a network")), tokenizer())
+    PixelPatches(4).save(tmp_path / "other")
+    arguments = [str(tmp_path / "base") if word == "BASE" else word for word in arguments]
+    rest = ["--codec", str(tmp_path / "other"), "--out", str(tmp_path / "new")]
+    with pytest.raises(UserError, match=message):
+        CliRunner().invoke(app, ["init", *arguments, *rest], catch_exceptions=False)
+    assert not (tmp_path / "new").exists()

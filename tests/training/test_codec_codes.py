@@ -147,7 +147,9 @@ def test_a_continuous_codec_gets_codes_and_a_coded_one_goes_on(rows, tmp_path):
         latents = trainee.codec.unquantized(pictures())
         torch.testing.assert_close(latents, continuous.to_raw(pictures()))
     first = train(recipe(rows, tmp_path / "first", init_from=str(tmp_path / "dc"), quantizer=KINDS["vq"]))
-    second = train(recipe(rows, tmp_path / "second", init_from=str(first), train_encoder=False))
+    second = train(
+        recipe(rows, tmp_path / "second", init_from=str(first), train_encoder=False, measured=2048)
+    )
     before, after = load_codec(first), load_codec(second)
     with torch.no_grad():
         codes = before.encode(pictures())
