@@ -4,8 +4,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from typer.testing import CliRunner
 
-from tests.data.importers.made import dropped, exchange, png, put, run
+from tests.data.importers.made import dropped, exchange, png, put, put_lines, run
+from unimodal.cli import app
 from unimodal.errors import UserError
 
 T2I = {"image": [png("red"), png("blue")], "text": ["a red thing", "a blue thing"]}
@@ -131,3 +133,33 @@ def test_a_broken_file_is_a_sentence(tmp_path):
     for name in ("a.parquet", "a.arrow", "saved"):
         with pytest.raises(UserError, match=r"not (a )?readable"):
             run(tmp_path / name)
+
+
+def test_a_name_that_no_record_has_is_refused(tmp_path):
+    table({**T2I, "caption": T2I["text"]}).to_parquet(tmp_path / "a.parquet")
+    told = r"--map text=captoin: no record of .* has 'captoin' \(did you mean 'caption'\?\); they have"
+    for importer in ("auto", "columns-t2i"):
+        with pytest.raises(UserError, match=told):
+            run(tmp_path / "a.parquet", importer, mapping={"text": "captoin"})
+    (tmp_path / "a.csv").write_text("image,caption\na.png,b\n")
+    with pytest.raises(UserError, match=told):  # neither field is there, so nothing is recognised either
+        run(tmp_path / "a.csv", mapping={"text": "captoin"})
+    assert not list(tmp_path.glob("out-*"))
+    lines = [{"text": "x"}] * 40 + [{"text": "x", "late": "y"}]  # fields may come later than any first look
+    assert run(put_lines(tmp_path / "a.jsonl", *lines), mapping={"text": "late"})[1][-1] == ("y", [])
+
+
+def test_a_page_that_is_broken_is_a_sentence(tmp_path):
+    path = tmp_path / "a.parquet"
+    words = {"text": [f"text {i} {i * i}" for i in range(2000)]}
+    pyarrow.parquet.write_table(pa.table(words), path, compression="zstd", row_group_size=1000)
+    group = pyarrow.parquet.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    begin = group.dictionary_page_offset or group.data_page_offset
+    data[begin + 40 : begin + group.total_compressed_size] = bytes(group.total_compressed_size - 40)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.parquet: not a readable parquet file"):
+        run(path, "rows")
+    done = CliRunner().invoke(app, ["data", "check", str(path)])
+    assert isinstance(done.exception, (UserError, SystemExit))
+    assert "not a readable parquet file" in done.output + str(done.exception)

@@ -81,6 +81,16 @@ def test_checking_rows_of_another_kind_names_their_importer(tmp_path, name, reco
     assert f"--from {name} --out FOLDER" in str(refused.exception)
 
 
+@pytest.mark.parametrize("messages", [5, "hi", True, {"role": "user"}, [5], [[]]])
+def test_messages_of_any_other_kind_are_a_sentence(tmp_path, messages):
+    path = put_lines(tmp_path / "a.jsonl", {"messages": messages})
+    done = CliRunner().invoke(app, ["data", "check", str(path)])
+    assert done.exit_code == 1 and f"{path}:1: " in done.output.replace("\n", "")
+    for importer in ("auto", "rows", "openai"):
+        report, _ = run(path, importer)
+        assert list(report.dropped) == ["'messages' is no list of turns"]
+
+
 def test_what_fits_twice_or_not_at_all_is_refused(tmp_path):
     both = put_lines(tmp_path / "a.jsonl", {"image": "a", "text": "b", "question": "c", "answer": "d"})
     with pytest.raises(UserError, match=r"several ways: columns-t2i.*columns-vqa.*--from columns-t2i"):

@@ -11,7 +11,7 @@ from unimodal.data.importers.columns import COLUMNS_EDIT, COLUMNS_T2I, COLUMNS_V
 from unimodal.data.importers.conversations import LLAVA, OPENAI, ROWS
 from unimodal.data.importers.folders import CAPTIONS, CONTROLS
 from unimodal.data.importers.imagefolder import IMAGEFOLDER
-from unimodal.data.importers.importer import Importer, Look, Options, Record
+from unimodal.data.importers.importer import Importer, Look, Options, Record, never_seen
 from unimodal.data.importers.webdataset import WEBDATASET
 from unimodal.errors import UserError, nearest
 
@@ -105,6 +105,8 @@ def _recognised(path: Path, options: Options) -> tuple[str, str]:
         )
     if look.problem:
         raise UserError(look.problem)
+    if look.seen and (missing := never_seen(options.mapping, look.seen, path)):
+        raise UserError(missing)
     has = f" Its fields are {', '.join(sorted(map(str, look.names)))}." if look.names else ""
     looked = "\n".join(f"  {name}: {importer.sign}" for name, importer in IMPORTERS.items())
     raise UserError(

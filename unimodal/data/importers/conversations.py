@@ -126,7 +126,10 @@ def _own_part(part, waiting: Iterator, record: Record) -> list[str | Picture]:
 
 def _openai_sign(look: Look) -> str | None:
     for record in look.records:
-        for message in (m for m in record.values.get("messages") or () if isinstance(m, dict)):
+        messages = record.values.get("messages")
+        for message in messages if isinstance(messages, list) else ():
+            if not isinstance(message, dict):
+                continue
             parts = message["content"] if isinstance(message.get("content"), list) else ()
             if any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts):
                 return "a message has a part of type 'image_url'"

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from unimodal.data.check import TASKS, task
 from unimodal.data.importers import choose
-from unimodal.data.importers.importer import Drop, Importer, Options, Record
+from unimodal.data.importers.importer import Drop, Importer, Options, Record, never_seen
 from unimodal.data.importers.write import WRITERS, Writer, published, withdraw
 from unimodal.data.pictures import MAX_PIXELS, open_picture
 from unimodal.data.rows import locate, parse_row
@@ -113,9 +113,13 @@ def _refusal(report: Report, strict: bool) -> str:
 def _records(
     importer: Importer, path: Path, options: Options, writer: Writer, report: Report, max_pixels: int
 ) -> Iterator[int]:
-    """Convert record after record; yields how many are done."""
+    """Convert record after record; yields how many are done.
+
+    Raises UserError at the end if a mapped name was in no record.
+    """
     root = options.image_root or (path if path.is_dir() else path.parent)
     good: set[bytes] = set()
+    seen: set[str] = set()
     for where, values in importer.read(path, options):
         report.read += 1
         if isinstance(values, UserError):
@@ -123,6 +127,7 @@ def _records(
         elif not isinstance(values, dict):
             report.drop(Drop("not an object", f"{where}: found {values!r:.60}; expected an object. Mend it."))
         else:
+            seen |= values.keys()
             record = Record(values, where, options.mapping)
             try:
                 for row in importer.rows(record):
@@ -135,6 +140,8 @@ def _records(
             else:
                 report.unused.update(record.unused)
         yield report.read
+    if seen and not importer.maps_folders and (missing := never_seen(options.mapping, seen, path)):
+        raise UserError(missing)
 
 
 def _write(

@@ -4,7 +4,7 @@ An importer reads *records* (a JSON object, a line of a table, files of one stem
 the format of `rows`.  A record that gives no row is a `Drop` with a reason; nothing is left out without one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -13,7 +13,7 @@ from typing import Any
 
 from unimodal.data.importers.tables import is_table, records
 from unimodal.data.rows import MARK
-from unimodal.errors import UserError
+from unimodal.errors import UserError, nearest
 
 SAMPLE = 20  # records looked at to recognise what a table holds
 
@@ -155,11 +155,16 @@ class Options:
 
 @dataclass(eq=False)
 class Look:
-    """A first look at what a path holds; `problem` says why its records could not be read."""
+    """A first look at what a path holds.
+
+    problem  why its records could not be read
+    seen     the fields of the first records, as the data calls them
+    """
 
     path: Path
     options: Options = Options()
     problem: str = ""
+    seen: set[str] = field(default_factory=set)
 
     @cached_property
     def records(self) -> list[Record]:
@@ -171,6 +176,7 @@ class Look:
         except UserError as error:
             self.problem = str(error)
             return []
+        self.seen = {name for _, r in found if isinstance(r, dict) for name in r}
         return [Record(r, w, self.options.mapping) for w, r in found if isinstance(r, dict)]
 
     def has(self, *names: str) -> bool:
@@ -193,6 +199,7 @@ class Importer:
     fits    why a path seems to be of this format, or None
     read    `(path, options)` -> `("file:line", record)`; a UserError in place of a record drops it
     rows    record -> rows; a Drop in place of a row leaves out that one, a raised one the whole record
+    maps_folders  whether `--map` names folders, which `read` looks for, in place of fields
     """
 
     about: str
@@ -201,6 +208,19 @@ class Importer:
     fits: Callable[[Look], str | None]
     read: Callable[[Path, Options], Iterator[tuple[str, dict | UserError]]]
     rows: Callable[[Record], Iterator[dict | Drop]]
+    maps_folders: bool = False
+
+
+def never_seen(mapping: dict[str, str], seen: Iterable[str], path: Path) -> str:
+    """A sentence about the mapped names that no record has, or ""."""
+    for mapped, name in mapping.items():
+        if name not in seen:
+            has = ", ".join(sorted(map(str, seen)))
+            return (
+                f"--map {mapped}={name}: no record of {path} has {name!r}{nearest(name, seen)}; "
+                f"they have {has}. Mend --map."
+            )
+    return ""
 
 
 def read_table(path: Path, options: Options) -> Iterator[tuple[str, dict | UserError]]:
