@@ -98,6 +98,18 @@ def test_questions_and_paths_in_csv(tmp_path):
     assert report.dropped["not a readable line"][1].startswith(f"{path}:5: ")
 
 
+def test_numbers_are_answers(tmp_path):
+    columns = {"image": [png("red")] * 3, "question": ["how many?"] * 3}
+    for n, (answers, words) in enumerate(
+        {(3, -1, 0): ["3", "-1", "0"], (0.5, 2.0, float("nan")): ["0.5", "2.0"]}.items()
+    ):
+        path = tmp_path / f"{n}.parquet"
+        pyarrow.parquet.write_table(pa.table({**columns, "answer": list(answers)}), path)
+        report, rows = run(path)
+        assert [messages[1]["content"] for messages, _ in rows] == words
+        assert dropped(report) == ({} if len(words) == 3 else {"'answer' is no text": 1})
+
+
 def test_other_names_are_mapped(tmp_path):
     table({"picture": T2I["image"], "caption": T2I["text"]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="Its fields are caption, picture") as error:

@@ -47,7 +47,7 @@ def test_each_table_is_recognised_by_its_fields(tmp_path):
         "columns-vqa": {**picture, "question": "b", "answer": "c"},
         "bagel": {**picture, "captions": "{}"},
         "rows": {"messages": exchange("a", "b")},
-        None: {**picture, "caption": "b"},
+        None: {**picture, "colour": "b"},
     }.items():
         path = put_lines(tmp_path / f"{name}.jsonl", record)
         assert recognise(path) == name

@@ -103,6 +103,8 @@ def convert(
 
 
 def _refusal(report: Report, strict: bool) -> str:
+    if not report.read:
+        return f"{report.path}: it has no records; expected at least one. Nothing was written."
     if not report.written:
         return f"{report.path}: no row came of {report.read} records, so nothing was written."
     if strict and report.drops:

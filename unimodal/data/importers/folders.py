@@ -120,9 +120,8 @@ def read_control(path: Path, options: Options) -> Records:
             yield where, Drop(f"no partner in {missing[0]}", sentence)
         else:
             text = _caption(found[2][stem][0])
-            pictures = [
-                str(stems[stem][0].absolute()) for stems in found[:2]
-            ]  # a mapped one may be elsewhere
+            # Whole paths: a mapped folder may lie elsewhere.
+            pictures = [str(stems[stem][0].absolute()) for stems in found[:2]]
             yield where, text if isinstance(text, Drop) else dict(zip(CONTROL, [*pictures, text]))
     taken = {file for stems in found for some in stems.values() for file in some}
     for other in sorted({folder / name for folder in (path, *folders) for name in files(folder)} - taken):

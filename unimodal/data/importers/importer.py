@@ -4,6 +4,7 @@ An importer reads *records* (a JSON object, a line of a table, files of one stem
 the format of `rows`.  A record that gives no row is a `Drop` with a reason; nothing is left out without one.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -82,6 +83,12 @@ class Record:
     def text(self, *names: str) -> str:
         """The text under the first of `names`; raises Drop if there is none or it is blank."""
         return self.spoken(self.need(*names), names[0])
+
+    def said(self, *names: str) -> str:
+        """As `text`; a number, as answers in parquet are, is taken as its digits."""
+        value = self.need(*names)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return self.spoken(str(value) if number else value, names[0])
 
     def texts(self, *names: str) -> list[str]:
         """One text, or a list of them that say the same in other words."""
