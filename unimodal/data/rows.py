@@ -83,8 +83,19 @@ def open_parquet(path: Path, opener):
     """`opener(path)`, its errors told as a sentence."""
     try:
         return opener(str(path))
+    except UserError:
+        raise
     except Exception as error:  # pyarrow and datasets raise types of their own
-        raise UserError(f"{path}: not a readable parquet file ({error}). Write it again.") from error
+        raise UserError(
+            f"{path}: not a readable parquet file ({root_cause(error)}). Write it again."
+        ) from error
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The error that the others were raised from: those of `datasets` say only that there was one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def parse_line(line: bytes, where: str) -> dict:
