@@ -1,5 +1,6 @@
 """Rows: both forms parse to the same documents; every mistake is told with file, line and a mend."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -256,6 +257,23 @@ def test_bad_lines_are_told(line, words, tmp_path):
     for caught in (by_reading, by_number):
         assert str(caught.value).startswith(f"{path}:3: ")
         assert all(word in str(caught.value) for word in words)
+
+
+def test_a_full_disk_is_not_the_files_fault(tmp_path, monkeypatch):
+    import datasets
+
+    pa.parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+
+    def full(path):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise datasets.exceptions.DatasetGenerationError("An error occurred") from error
+
+    monkeypatch.setattr(datasets.Dataset, "from_parquet", full)
+    with pytest.raises(UserError, match=r"No space left on device.*HF_DATASETS_CACHE") as caught:
+        FileSource(tmp_path / "a.parquet")
+    assert "not a readable" not in str(caught.value)
 
 
 def test_bad_files_are_told(tmp_path):

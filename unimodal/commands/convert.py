@@ -36,6 +36,10 @@ def convert(
         Literal["jsonl", "parquet"],
         typer.Option("--format", help="rows.jsonl with images/, or rows.parquet with the pictures in it."),
     ] = "jsonl",
+    val: Annotated[
+        float | None,
+        typer.Option(help="Share of the rows to hold out: train and val are written in place of rows."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if anything is left out.")] = False,
 ) -> None:
     """Make rows from LLaVA, alpaca, OpenAI, ImageFolder, datasets, BAGEL, tars and more."""
@@ -45,7 +49,7 @@ def convert(
     options = Options(_pairs(mapping or []), image_root, split)
     with bar("converting") as progress:
         report = convert(
-            path, out, importer, options, form, strict, progress=lambda done: progress(done, None)
+            path, out, importer, options, form, strict, progress=lambda done: progress(done, None), val=val
         )
     print_report(report)
     raise typer.Exit(1 if report.refusal else 0)

@@ -36,11 +36,9 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict]]:
     path = Path(path)
     kind = file_kind(path)
     if kind == "parquet":
-        import pyarrow.parquet
-
         number = 0
-        for batch in open_parquet(path, pyarrow.parquet.ParquetFile).iter_batches(batch_size=64):
-            for row in batch.to_pylist():
+        for batch in _batches(path):
+            for row in batch:
                 number += 1
                 yield f"{path}:{number}", row
         return
@@ -48,6 +46,14 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict]]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield f"{path}:{number}", parse_line(line, f"{path}:{number}")
+
+
+def _batches(path: Path) -> Iterator[list[dict]]:
+    import pyarrow.parquet
+
+    batches = open_parquet(path, pyarrow.parquet.ParquetFile).iter_batches(batch_size=64)
+    while (batch := open_parquet(path, lambda _: next(batches, None))) is not None:
+        yield open_parquet(path, lambda _: batch.to_pylist())
 
 
 def file_kind(path: Path) -> str:
@@ -77,8 +83,19 @@ def open_parquet(path: Path, opener):
     """`opener(path)`, its errors told as a sentence."""
     try:
         return opener(str(path))
+    except UserError:
+        raise
     except Exception as error:  # pyarrow and datasets raise types of their own
-        raise UserError(f"{path}: not a readable parquet file ({error}). Write it again.") from error
+        raise UserError(
+            f"{path}: not a readable parquet file ({root_cause(error)}). Write it again."
+        ) from error
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The error that the others were raised from: those of `datasets` say only that there was one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def parse_line(line: bytes, where: str) -> dict:

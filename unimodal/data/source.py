@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from unimodal.data.rows import file_kind, open_parquet, parse_line
+from unimodal.data.rows import file_kind, open_parquet, parse_line, root_cause
 from unimodal.errors import UserError, nearest
 
 
@@ -72,8 +72,21 @@ def _open_table(path: Path):
     """The rows as a memory-mapped `datasets.Dataset`; pictures stay bytes: `pictures` alone decodes."""
     import datasets
 
+    def copied(file: str):
+        try:
+            return datasets.Dataset.from_parquet(file)
+        except Exception as error:  # pyarrow and datasets raise types of their own
+            cause = root_cause(error)
+            # A number is the system's: pyarrow raises OSError without one where a file is broken.
+            if isinstance(cause, OSError) and cause.errno is not None and cause.filename != file:
+                raise UserError(
+                    f"{path}: could not be copied to the cache of `datasets`, from where it is read "
+                    f"({cause}). Make room there, or let HF_DATASETS_CACHE name another folder."
+                ) from error
+            raise
+
     datasets.disable_progress_bars()
-    return open_parquet(path, datasets.Dataset.from_parquet).with_format("arrow")
+    return open_parquet(path, copied).with_format("arrow")
 
 
 def live_source(name: str, split: str = "train", seed: int = 0, **options) -> Source:

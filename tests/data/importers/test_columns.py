@@ -4,8 +4,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from typer.testing import CliRunner
 
-from tests.data.importers.made import dropped, exchange, png, put, run
+from tests.data.importers.made import dropped, exchange, png, put, put_lines, run
+from unimodal.cli import app
 from unimodal.errors import UserError
 
 T2I = {"image": [png("red"), png("blue")], "text": ["a red thing", "a blue thing"]}
@@ -96,6 +98,18 @@ def test_questions_and_paths_in_csv(tmp_path):
     assert report.dropped["not a readable line"][1].startswith(f"{path}:5: ")
 
 
+def test_numbers_are_answers(tmp_path):
+    columns = {"image": [png("red")] * 3, "question": ["how many?"] * 3}
+    for n, (answers, words) in enumerate(
+        {(3, -1, 0): ["3", "-1", "0"], (0.5, 2.0, float("nan")): ["0.5", "2.0"]}.items()
+    ):
+        path = tmp_path / f"{n}.parquet"
+        pyarrow.parquet.write_table(pa.table({**columns, "answer": list(answers)}), path)
+        report, rows = run(path)
+        assert [messages[1]["content"] for messages, _ in rows] == words
+        assert dropped(report) == ({} if len(words) == 3 else {"'answer' is no text": 1})
+
+
 def test_other_names_are_mapped(tmp_path):
     table({"picture": T2I["image"], "caption": T2I["text"]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="Its fields are caption, picture") as error:
@@ -131,3 +145,34 @@ def test_a_broken_file_is_a_sentence(tmp_path):
     for name in ("a.parquet", "a.arrow", "saved"):
         with pytest.raises(UserError, match=r"not (a )?readable"):
             run(tmp_path / name)
+
+
+def test_a_name_that_no_record_has_is_refused(tmp_path):
+    table({**T2I, "caption": T2I["text"]}).to_parquet(tmp_path / "a.parquet")
+    told = r"--map text=captoin: no record of .* has 'captoin' \(did you mean 'caption'\?\); they have"
+    for importer in ("auto", "columns-t2i"):
+        with pytest.raises(UserError, match=told):
+            run(tmp_path / "a.parquet", importer, mapping={"text": "captoin"})
+    (tmp_path / "a.csv").write_text("image,caption\na.png,b\n")
+    with pytest.raises(UserError, match=told):  # neither field is there, so nothing is recognised either
+        run(tmp_path / "a.csv", mapping={"text": "captoin"})
+    assert not list(tmp_path.glob("out-*"))
+    lines = [{"text": "x"}] * 40 + [{"text": "x", "late": "y"}]  # fields may come later than any first look
+    assert run(put_lines(tmp_path / "a.jsonl", *lines), mapping={"text": "late"})[1][-1] == ("y", [])
+
+
+def test_a_page_that_is_broken_is_a_sentence(tmp_path):
+    path = tmp_path / "a.parquet"
+    words = {"text": [f"text {i} {i * i}" for i in range(2000)]}
+    pyarrow.parquet.write_table(pa.table(words), path, compression="zstd", row_group_size=1000)
+    group = pyarrow.parquet.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    begin = group.dictionary_page_offset or group.data_page_offset
+    data[begin + 40 : begin + group.total_compressed_size] = bytes(group.total_compressed_size - 40)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.parquet: not a readable parquet file"):
+        run(path, "rows")
+    done = CliRunner().invoke(app, ["data", "check", str(path)])
+    assert isinstance(done.exception, (UserError, SystemExit))
+    said = done.output + str(done.exception)
+    assert "not a readable parquet file" in said and "An error occurred while generating" not in said

@@ -3,7 +3,10 @@
 import base64
 import json
 
+import pytest
+
 from tests.data.importers.made import dropped, exchange, png, put, put_lines, run, say
+from unimodal.errors import UserError
 
 
 def turn(speaker, value):
@@ -120,6 +123,17 @@ def test_lines_of_json_are_those_of_the_objects(tmp_path):
     assert report.dropped["a turn of 'tool'"][1].startswith(f"{path}:{where}: ")
     one_after_another = put(tmp_path / "b.json", "\n".join(json.dumps(one, indent=1) for one in objects))
     assert run(one_after_another)[1] == run(path)[1] == [(exchange("a\nb", "c"), [])]
+
+
+def test_objects_of_one_line_are_told_by_number(tmp_path):
+    good, bad = {"conversations": [turn("human", "a"), turn("gpt", "c")]}, {"conversations": 1}
+    path = put(tmp_path / "a.json", json.dumps([good, bad, bad]))
+    report, _ = run(path)
+    [(count, first)] = report.dropped.values()
+    assert count == 2 and first.startswith(f"{path}:1 (object 2): ")
+    put(path, json.dumps([good])[:-1] + ",\n" + json.dumps(bad) + "," + '{"conversations": [}]')
+    with pytest.raises(UserError, match=r"a\.json:2 \(object 3\): not JSON"):
+        run(path, "llava")
 
 
 def test_openai(tmp_path):

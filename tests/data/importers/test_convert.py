@@ -47,7 +47,7 @@ def test_each_table_is_recognised_by_its_fields(tmp_path):
         "columns-vqa": {**picture, "question": "b", "answer": "c"},
         "bagel": {**picture, "captions": "{}"},
         "rows": {"messages": exchange("a", "b")},
-        None: {**picture, "caption": "b"},
+        None: {**picture, "colour": "b"},
     }.items():
         path = put_lines(tmp_path / f"{name}.jsonl", record)
         assert recognise(path) == name
@@ -79,6 +79,16 @@ def test_checking_rows_of_another_kind_names_their_importer(tmp_path, name, reco
     array = put(tmp_path / f"{name}.json", json.dumps([record]))
     refused = CliRunner().invoke(app, ["data", "check", str(array)])
     assert f"--from {name} --out FOLDER" in str(refused.exception)
+
+
+@pytest.mark.parametrize("messages", [5, "hi", True, {"role": "user"}, [5], [[]]])
+def test_messages_of_any_other_kind_are_a_sentence(tmp_path, messages):
+    path = put_lines(tmp_path / "a.jsonl", {"messages": messages})
+    done = CliRunner().invoke(app, ["data", "check", str(path)])
+    assert done.exit_code == 1 and f"{path}:1: " in done.output.replace("\n", "")
+    for importer in ("auto", "rows", "openai"):
+        report, _ = run(path, importer)
+        assert list(report.dropped) == ["'messages' is no list of turns"]
 
 
 def test_what_fits_twice_or_not_at_all_is_refused(tmp_path):

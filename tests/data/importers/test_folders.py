@@ -150,3 +150,29 @@ def test_every_file_of_controls_is_accounted_for(tmp_path):
     assert rows == [(exchange("<image>number 2", "<image>"), ["grey", "red"])]
     assert dropped(report) == {"two files of one stem": 1, "file of no stem's": 3}
     assert "1.jpg and" in report.dropped["two files of one stem"][1]
+
+
+def test_controls_elsewhere_are_found_below_a_wider_root(tmp_path):
+    put(tmp_path / "depth/1.png", png("grey"))
+    put(tmp_path / "in/targets/1.png", png("red"))
+    put(tmp_path / "in/targets/1.txt", "one")
+    for named in (str(tmp_path / "depth"), "../depth"):
+        report, _ = run(tmp_path / "in", "control", mapping={"conditions": named})
+        assert dropped(report) == {"picture not found below the image root": 1}
+        assert "name a wider image_root" in report.dropped["picture not found below the image root"][1]
+        _, rows = run(tmp_path / "in", "control", mapping={"conditions": named}, image_root=tmp_path)
+        assert rows == [(exchange("<image>one", "<image>"), ["grey", "red"])]
+
+
+def test_captions_that_are_named_have_to_be_there(tmp_path):
+    for name in ("conditions", "targets"):
+        put(tmp_path / f"in/{name}/1.png", png("red"))
+    put(tmp_path / "in/targets/1.txt", "one")
+    put(tmp_path / "in/words/1.txt", "another")
+    with pytest.raises(
+        UserError, match=r"no such folder \(did you mean 'words'\?\); expected one of captions"
+    ):
+        run(tmp_path / "in", "control", mapping={"captions": "word"})
+    assert run(tmp_path / "in", mapping={"captions": "words"})[1][0][0] == exchange(
+        "<image>another", "<image>"
+    )

@@ -10,8 +10,10 @@ from unimodal.data.importers.bagel import BAGEL
 from unimodal.data.importers.columns import COLUMNS_EDIT, COLUMNS_T2I, COLUMNS_VQA
 from unimodal.data.importers.conversations import LLAVA, OPENAI, ROWS
 from unimodal.data.importers.folders import CAPTIONS, CONTROLS
+from unimodal.data.importers.hints import command, of_pictures, plain, renamed, with_more
 from unimodal.data.importers.imagefolder import IMAGEFOLDER
-from unimodal.data.importers.importer import Importer, Look, Options, Record
+from unimodal.data.importers.importer import Importer, Look, Options, Record, never_seen, read_table
+from unimodal.data.importers.tables import is_table
 from unimodal.data.importers.webdataset import WEBDATASET
 from unimodal.errors import UserError, nearest
 
@@ -45,20 +47,36 @@ def recognise(path: str | Path) -> str | None:
 
 
 def advice(path: str | Path, row: dict | None = None) -> str:
-    """A sentence, after a space, that names the importer for a path that is no file of rows; or "".
+    """A sentence, after a space, that names the command for a path that is no file of rows; or "".
 
     row  one row of the file: then it alone is looked at, and nothing is read
     """
     if row is None:
-        name = recognise(path)
+        look = Look(Path(path))
+        found = fitting(look) if look.path.exists() else {}
     else:
         look = Look(Path("."))
         look.records = [Record(row, str(path))]
-        fits = [name for name, one in IMPORTERS.items() if one.read is ROWS.read and one.fits(look)]
-        name = fits[0] if len(fits) == 1 else None
-    if name in (None, "rows"):
+        found = {
+            name: why for name, one in IMPORTERS.items() if one.read is read_table and (why := one.fits(look))
+        }
+        found = {"imagefolder": ""} if of_pictures(path, row) else found
+    if len(found) > 1:
         return ""
-    return f" It looks like {name}: unimodal data convert {path} --from {name} --out FOLDER makes rows of it."
+    name = next(iter(found), None)
+    if row is not None and name in (None, "rows"):
+        return ("" if name else renamed(path, row)) or with_more(path, row)
+    if name == "rows" and Path(path).suffix in (".jsonl", ".parquet"):
+        return ""
+    if name is None:
+        return _otherwise(look)
+    return f" It looks like {name}: {command(path, name)} makes rows of it."
+
+
+def _otherwise(look: Look) -> str:
+    """What to do with a path that nothing fits, if that can be told."""
+    values = [record.values for record in look.records[:1]]
+    return renamed(look.path, values[0]) if values else plain(look)
 
 
 def choose(path: Path, name: str, options: Options) -> tuple[str, Importer, str]:
@@ -105,9 +123,13 @@ def _recognised(path: Path, options: Options) -> tuple[str, str]:
         )
     if look.problem:
         raise UserError(look.problem)
+    if look.seen and (missing := never_seen(options.mapping, look.seen, path)):
+        raise UserError(missing)
+    if is_table(path) and not look.records:
+        raise UserError(f"{path}: it has no records; expected at least one. Is it the file that is meant?")
     has = f" Its fields are {', '.join(sorted(map(str, look.names)))}." if look.names else ""
     looked = "\n".join(f"  {name}: {importer.sign}" for name, importer in IMPORTERS.items())
     raise UserError(
         f"{path} is of no format that is known.{has} What was looked for:\n{looked}\n"
-        "Say which it is with --from, and rename fields with --map FIELD=NAME."
+        f"Say which it is with --from, and rename fields with --map FIELD=NAME.{_otherwise(look)}"
     )

@@ -6,12 +6,13 @@ LLaMA-Factory's additions are read too: `system`, earlier exchanges under `histo
 
 from collections.abc import Iterator
 
-from unimodal.data.importers.conversations import all_taken, marked
 from unimodal.data.importers.importer import Drop, Importer, Record, make_row, read_table
+from unimodal.data.importers.turns import all_taken, marked, no_other_media
 
 
 def alpaca_rows(record: Record) -> Iterator[dict]:
     """One row; the input, if there is one, stands on a new line after the instruction."""
+    no_other_media(record)
     images = record.pictures("images", "image")
     waiting = iter(images or ())
 

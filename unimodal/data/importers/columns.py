@@ -36,7 +36,7 @@ def edit_rows(record: Record) -> Iterator[dict]:
 
 def vqa_rows(record: Record) -> Iterator[dict]:
     """Picture and question ask, the text answers."""
-    question, answer = record.text(*VQA["question"]), record.text(*VQA["answer"])
+    question, answer = record.text(*VQA["question"]), record.said(*VQA["answer"])
     yield make_row(("user", [record.picture(*VQA["image"]), question]), ("assistant", [answer]))
 
 

@@ -9,100 +9,57 @@ from urllib.parse import urlsplit
 from urllib.request import DataHandler, Request, url2pathname
 
 from unimodal.data.importers.importer import Drop, Importer, Look, Picture, Record, make_row, read_table
-from unimodal.data.rows import MARK, MESSAGE_KEYS, ROLES
+from unimodal.data.importers.turns import (
+    LEARNED,
+    all_taken,
+    either,
+    learned,
+    listed,
+    marked,
+    no_other_marks,
+    no_other_media,
+    only,
+    role_of,
+)
+from unimodal.data.rows import MARK, MESSAGE_KEYS, PART_KEYS, ROLES
 
 SPEAKERS = {
     **{name: "user" for name in ("human", "user")},
     **{name: "assistant" for name in ("gpt", "assistant", "chatgpt", "bing", "bard")},
     "system": "system",
 }
+TURN_KEYS = frozenset(("from", "value", "role", "content", *LEARNED))
 OPENAI_ROLES = {role: role for role in ROLES} | {"developer": "system"}
 OPENAI_KEYS = frozenset(("role", "content", "weight", "name"))
 
 
-def marked(text: str, waiting: Iterator, where: str) -> list[str | Picture]:
-    """A text with `<image>` marks as parts; each mark takes the next of `waiting`."""
-    parts: list[str | Picture] = []
-    for i, run in enumerate(text.split(MARK)):
-        if i:
-            source = next(waiting, None)
-            if source is None:
-                raise _mismatch(where, "more <image> marks than pictures")
-            parts.append(Picture(source))
-        if run:
-            parts.append(run)
-    return parts
-
-
-def all_taken(waiting: Iterator, where: str) -> None:
-    """Raise Drop if a picture is left without a mark."""
-    if next(waiting, None) is not None:
-        raise _mismatch(where, "more pictures than <image> marks")
-
-
-def _mismatch(where: str, what: str) -> Drop:
-    return Drop(
-        "marks and pictures differ in number",
-        f"{where}: there are {what}; expected one for each. Add or remove some until they match.",
-    )
-
-
-def listed(record: Record, name: str) -> list:
-    """The list of objects under `name`; raises Drop if it is something else."""
-    turns = record.need(name)
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise Drop(
-            f"{name!r} is no list of turns",
-            f"{record.where}: {name!r} is {turns!r:.60}; expected a list of objects. Mend it.",
-        )
-    return turns
-
-
 def llava_rows(record: Record) -> Iterator[dict]:
-    """One row of the whole conversation."""
+    """One row of the whole conversation; what a turn says of being learned is kept."""
+    no_other_media(record)
     waiting = iter(record.pictures("image", "images") or ())
     turns: list[tuple] = []
     if "system" in record:
         turns.append(("system", marked(record.text("system"), waiting, record.where)))
     for turn in listed(record, "conversations"):
-        speaker = turn.get("from", turn.get("role"))
-        text = record.spoken(turn.get("value", turn.get("content")), "value")
-        turns.append((role_of(speaker, SPEAKERS, record.where), marked(text, waiting, record.where)))
+        only(turn, TURN_KEYS, record.where, "turn")
+        role = role_of(either(turn, "from", "role", record.where), SPEAKERS, record.where)
+        text = record.spoken(either(turn, "value", "content", record.where), "value")
+        no_other_marks(text, record.where)
+        turns.append((role, marked(text, waiting, record.where), learned(turn, role, record.where)))
     all_taken(waiting, record.where)
     yield make_row(*turns)
-
-
-def role_of(speaker, known: dict[str, str], where: str) -> str:
-    """The role that a speaker has in rows; raises Drop if it has none."""
-    if not isinstance(speaker, str) or speaker not in known:
-        raise Drop(
-            f"a turn of {speaker!r}",
-            f"{where}: a turn is by {speaker!r}; expected {', '.join(known)}. Rows hold no other turns.",
-        )
-    return known[speaker]
 
 
 def openai_rows(record: Record) -> Iterator[dict]:
     """One row of the whole conversation; `weight` 0 is "not trained"."""
     turns: list[tuple] = []
     for message in listed(record, "messages"):
-        _only(message, OPENAI_KEYS, record.where)
+        only(message, OPENAI_KEYS, record.where)
         role = role_of(message.get("role"), OPENAI_ROLES, record.where)
         content = message.get("content")
         parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-        trained = False if role == "assistant" and message.get("weight") == 0 else None
-        turns.append((role, [_part(part, record) for part in parts], trained))
+        turns.append((role, [_part(part, record) for part in parts], learned(message, role, record.where)))
     yield make_row(*turns)
-
-
-def _only(message: dict, known: frozenset, where: str) -> None:
-    """Raise Drop if a message says something that a row cannot hold, as a call of a tool."""
-    for key, value in message.items():
-        if key not in known and value not in (None, []):
-            raise Drop(
-                f"a message with {key!r}",
-                f"{where}: a message has {key!r}; rows hold texts and pictures alone. Remove it.",
-            )
 
 
 def _part(part, record: Record) -> str | Picture:
@@ -128,31 +85,51 @@ def _part(part, record: Record) -> str | Picture:
 
 def canonical_rows(record: Record) -> Iterator[dict]:
     """A row as it is, with pictures given in place moved to `images`."""
-    if "text" in record and "messages" not in record:
+    no_other_media(record)
+    if "text" in record:
+        beside = [name for name in ("messages", "images") if name in record]
+        if beside:
+            raise Drop(
+                "'text' beside 'messages' or 'images'",
+                f"{record.where}: 'text' stands beside {' and '.join(map(repr, beside))}; expected 'text' "
+                "alone, or 'messages' and 'images'. Remove one.",
+            )
         yield {"text": record.text("text")}
         return
     waiting = iter(record.pictures("images") or ())
     turns = []
     for message in listed(record, "messages"):
-        _only(message, MESSAGE_KEYS, record.where)
+        only(message, MESSAGE_KEYS, record.where)
         content = message.get("content")
-        parts: list[str | Picture] = []
-        for part in content if isinstance(content, list) else [content]:
-            if isinstance(part, dict) and part.get("type") == "image":
-                given = part.get("image")
-                parts += marked(MARK, waiting, record.where) if given is None else [Picture(given)]
-            elif isinstance(part, dict):
-                parts.append(record.spoken(part.get("text"), "content"))
-            else:
-                parts += marked(record.spoken(part, "content"), waiting, record.where)
+        if isinstance(content, list):
+            parts = [made for part in content for made in _own_part(part, waiting, record)]
+        else:
+            parts = marked(record.spoken(content, "content"), waiting, record.where)
         turns.append((message.get("role"), parts, message.get("trained")))
     all_taken(waiting, record.where)
     yield make_row(*turns)
 
 
+def _own_part(part, waiting: Iterator, record: Record) -> list[str | Picture]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind not in PART_KEYS:
+        raise Drop(
+            f"a part of type {kind!r}",
+            f"{record.where}: a part is {part!r:.60}; expected one of type text or image. Remove it.",
+        )
+    only(part, PART_KEYS[kind], record.where, "part")
+    if kind == "text":
+        return [record.spoken(part.get("text"), "content")]
+    given = part.get("image")
+    return marked(MARK, waiting, record.where) if given is None else [Picture(given)]
+
+
 def _openai_sign(look: Look) -> str | None:
     for record in look.records:
-        for message in (m for m in record.values.get("messages") or () if isinstance(m, dict)):
+        messages = record.values.get("messages")
+        for message in messages if isinstance(messages, list) else ():
+            if not isinstance(message, dict):
+                continue
             parts = message["content"] if isinstance(message.get("content"), list) else ()
             if any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts):
                 return "a message has a part of type 'image_url'"

@@ -18,7 +18,8 @@ from rich.table import Table
 
 from unimodal.data.check import TASKS, task
 from unimodal.data.importers import choose
-from unimodal.data.importers.importer import Drop, Importer, Options, Record
+from unimodal.data.importers.held_out import SIDES, Grouped
+from unimodal.data.importers.importer import Drop, Importer, Options, Record, never_seen
 from unimodal.data.importers.write import WRITERS, Writer, published, withdraw
 from unimodal.data.pictures import MAX_PIXELS, open_picture
 from unimodal.data.rows import locate, parse_row
@@ -38,6 +39,7 @@ class Report:
     dropped   reason -> [how many, the sentence about the first]
     unused    field -> in how many records it was there but no row was made from it
     refusal   why nothing was written, or ""
+    sides     rows of train and of val, if rows were held out
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Report:
     dropped: dict[str, list] = field(default_factory=dict)
     unused: Counter = field(default_factory=Counter)
     refusal: str = ""
+    sides: tuple[int, int] | None = None
 
     @property
     def drops(self) -> int:
@@ -72,6 +75,7 @@ def convert(
     strict: bool = False,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int], None] | None = None,
+    val: float | None = None,
 ) -> Report:
     """Write OUT/rows.jsonl and OUT/images, or OUT/rows.parquet, from data of another format.
 
@@ -79,17 +83,21 @@ def convert(
     form      jsonl or parquet
     strict    write nothing if anything would be left out
     progress  called with how many records are done
+    val       which share of the rows is held out: OUT/train and OUT/val are then written in place of OUT/rows
     Nothing is written either if no row is left; the report's `refusal` then says so.
     Raises UserError if the path cannot be read, is of no known or of several formats, or `out` is not empty.
     """
     path, out, options = Path(path), Path(out), options or Options()
     if form not in WRITERS:
         raise UserError(f"format {form!r}{nearest(form, WRITERS)}; expected {' or '.join(WRITERS)}.")
+    if val is not None and not 0 < val < 1:
+        raise UserError(f"--val {val} is no share; expected a number between 0 and 1, as 0.1.")
     name, chosen, why = choose(path, importer, options)
     report = Report(path, out, name, why)
     try:
         with published(out) as folder:
-            with closing(WRITERS[form](folder)) as writer:
+            made = WRITERS[form](folder)
+            with closing(made if val is None else Grouped(made)) as writer:
                 for done in _records(chosen, path, options, writer, report, max_pixels):
                     if progress is not None:
                         progress(done)
@@ -97,12 +105,16 @@ def convert(
             report.refusal = _refusal(report, strict)
             if report.refusal:
                 withdraw(folder)
+            elif isinstance(writer, Grouped):
+                report.sides = writer.split(folder, form, val)
     except OSError as error:
         raise UserError(f"{path} could not be converted: {error}. Nothing was written to {out}.") from error
     return report
 
 
 def _refusal(report: Report, strict: bool) -> str:
+    if not report.read:
+        return f"{report.path}: it has no records; expected at least one. Nothing was written."
     if not report.written:
         return f"{report.path}: no row came of {report.read} records, so nothing was written."
     if strict and report.drops:
@@ -113,9 +125,13 @@ def _refusal(report: Report, strict: bool) -> str:
 def _records(
     importer: Importer, path: Path, options: Options, writer: Writer, report: Report, max_pixels: int
 ) -> Iterator[int]:
-    """Convert record after record; yields how many are done."""
+    """Convert record after record; yields how many are done.
+
+    Raises UserError at the end if a mapped name was in no record.
+    """
     root = options.image_root or (path if path.is_dir() else path.parent)
     good: set[bytes] = set()
+    seen: set[str] = set()
     for where, values in importer.read(path, options):
         report.read += 1
         if isinstance(values, UserError):
@@ -123,6 +139,7 @@ def _records(
         elif not isinstance(values, dict):
             report.drop(Drop("not an object", f"{where}: found {values!r:.60}; expected an object. Mend it."))
         else:
+            seen |= values.keys()
             record = Record(values, where, options.mapping)
             try:
                 for row in importer.rows(record):
@@ -135,6 +152,8 @@ def _records(
             else:
                 report.unused.update(record.unused)
         yield report.read
+    if seen and not importer.maps_folders and (missing := never_seen(options.mapping, seen, path)):
+        raise UserError(missing)
 
 
 def _write(
@@ -187,6 +206,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
     for name, meaning in TASKS.items():
         if report.tasks[name]:
             table.add_row(f"  {name} ({meaning})", str(report.tasks[name]))
+    for side, count in zip(SIDES, report.sides or ()):
+        table.add_row(f"  in {side}", str(count))
     table.add_row("pictures", str(report.pictures))
     table.add_row("left out", str(report.drops))
     for reason, (count, _) in report.dropped.items():

@@ -1,6 +1,6 @@
 """Folders of pictures: with a .txt beside each, or with a control each.
 
-Paths in records are relative to the folder.  Hidden files are no data; every other file that gives no row is
+Hidden files are no data; every other file that gives no row is
 told.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from unimodal.data.importers.columns import t2i_rows
 from unimodal.data.importers.importer import Drop, Importer, Look, Options, Record, make_row
 from unimodal.data.importers.tables import GLIMPSE, PICTURES, Records, read_text
-from unimodal.errors import UserError
+from unimodal.errors import UserError, nearest
 
 CONTROL = ("conditions", "targets", "captions")
 
@@ -87,7 +87,8 @@ def _fits_captions(look: Look) -> str | None:
 def _control(path: Path, options: Options) -> tuple[Path, Path, Path]:
     """The three folders; captions stand beside the targets where they have no folder of their own."""
     conditions, targets, captions = (path / options.mapping.get(name, name) for name in CONTROL)
-    return conditions, targets, captions if captions.is_dir() else targets
+    beside = "captions" not in options.mapping and not captions.is_dir()
+    return conditions, targets, targets if beside else captions
 
 
 def read_control(path: Path, options: Options) -> Records:
@@ -95,8 +96,10 @@ def read_control(path: Path, options: Options) -> Records:
     folders = _control(path, options)
     for folder, name in zip(folders, CONTROL):
         if not folder.is_dir():
+            there = [one.name for one in sorted(path.iterdir()) if one.is_dir()] if path.is_dir() else []
             raise UserError(
-                f"{folder}: there is no such folder; expected one of {name}. Say --map {name}=FOLDER."
+                f"{folder}: there is no such folder{nearest(folder.name, there)}; expected one of {name}. "
+                f"Say --map {name}=FOLDER."
             )
     found: list[dict[str, list[Path]]] = []
     for folder, text in zip(folders, (False, False, True)):
@@ -117,7 +120,8 @@ def read_control(path: Path, options: Options) -> Records:
             yield where, Drop(f"no partner in {missing[0]}", sentence)
         else:
             text = _caption(found[2][stem][0])
-            pictures = [stems[stem][0].relative_to(path).as_posix() for stems in found[:2]]
+            # Whole paths: a mapped folder may lie elsewhere.
+            pictures = [str(stems[stem][0].absolute()) for stems in found[:2]]
             yield where, text if isinstance(text, Drop) else dict(zip(CONTROL, [*pictures, text]))
     taken = {file for stems in found for some in stems.values() for file in some}
     for other in sorted({folder / name for folder in (path, *folders) for name in files(folder)} - taken):
@@ -153,4 +157,5 @@ CONTROLS = Importer(
     fits=_fits_control,
     read=read_control,
     rows=control_rows,
+    maps_folders=True,
 )

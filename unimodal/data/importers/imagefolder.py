@@ -56,7 +56,7 @@ def read_imagefolder(path: Path, options: Options) -> Records:
     folder = table.parent
     below = path.is_dir() and folder != path  # of a split: its pictures are told from there
     prefix = folder.name if below and options.image_root is None else ""
-    pictures = {field: name for field, name in options.mapping.items() if _names_a_file(field)}.values()
+    pictures = {field: name for field, name in options.mapping.items() if names_a_file(field)}.values()
     named: set[str] = set()
     for where, record in records(table, None if below else options.split):
         if isinstance(record, dict):
@@ -64,7 +64,7 @@ def read_imagefolder(path: Path, options: Options) -> Records:
             if prefix:
                 record = {
                     name: f"{prefix}/{value}"
-                    if isinstance(value, str) and (_names_a_file(name) or name in pictures)
+                    if isinstance(value, str) and (names_a_file(name) or name in pictures)
                     else value
                     for name, value in record.items()
                 }
@@ -76,13 +76,14 @@ def read_imagefolder(path: Path, options: Options) -> Records:
         yield where, Drop(f"{kind} that no line names", f"{where}: no line of {table.name} names it.")
 
 
-def _names_a_file(field: str) -> bool:
+def names_a_file(field: str) -> bool:
+    """Whether a field of the metadata is the name of a picture."""
     return field == NAME or field.endswith(f"_{NAME}")
 
 
 def imagefolder_rows(record: Record) -> Iterator[dict]:
     """`file_name` is the picture, `X_file_name` the picture of field X."""
-    found = [name for name in record.values if _names_a_file(name)]
+    found = [name for name in record.values if names_a_file(name)]
     if not found:
         record.need("image", "input_image", NAME)
     for name in found:

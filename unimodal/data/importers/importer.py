@@ -4,7 +4,8 @@ An importer reads *records* (a JSON object, a line of a table, files of one stem
 the format of `rows`.  A record that gives no row is a `Drop` with a reason; nothing is left out without one.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -13,7 +14,7 @@ from typing import Any
 
 from unimodal.data.importers.tables import is_table, records
 from unimodal.data.rows import MARK
-from unimodal.errors import UserError
+from unimodal.errors import UserError, nearest
 
 SAMPLE = 20  # records looked at to recognise what a table holds
 
@@ -82,6 +83,12 @@ class Record:
     def text(self, *names: str) -> str:
         """The text under the first of `names`; raises Drop if there is none or it is blank."""
         return self.spoken(self.need(*names), names[0])
+
+    def said(self, *names: str) -> str:
+        """As `text`; a number, as answers in parquet are, is taken as its digits."""
+        value = self.need(*names)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return self.spoken(str(value) if number else value, names[0])
 
     def texts(self, *names: str) -> list[str]:
         """One text, or a list of them that say the same in other words."""
@@ -155,11 +162,16 @@ class Options:
 
 @dataclass(eq=False)
 class Look:
-    """A first look at what a path holds; `problem` says why its records could not be read."""
+    """A first look at what a path holds.
+
+    problem  why its records could not be read
+    seen     the fields of the first records, as the data calls them
+    """
 
     path: Path
     options: Options = Options()
     problem: str = ""
+    seen: set[str] = field(default_factory=set)
 
     @cached_property
     def records(self) -> list[Record]:
@@ -171,6 +183,7 @@ class Look:
         except UserError as error:
             self.problem = str(error)
             return []
+        self.seen = {name for _, r in found if isinstance(r, dict) for name in r}
         return [Record(r, w, self.options.mapping) for w, r in found if isinstance(r, dict)]
 
     def has(self, *names: str) -> bool:
@@ -193,6 +206,7 @@ class Importer:
     fits    why a path seems to be of this format, or None
     read    `(path, options)` -> `("file:line", record)`; a UserError in place of a record drops it
     rows    record -> rows; a Drop in place of a row leaves out that one, a raised one the whole record
+    maps_folders  whether `--map` names folders, which `read` looks for, in place of fields
     """
 
     about: str
@@ -201,6 +215,19 @@ class Importer:
     fits: Callable[[Look], str | None]
     read: Callable[[Path, Options], Iterator[tuple[str, dict | UserError]]]
     rows: Callable[[Record], Iterator[dict | Drop]]
+    maps_folders: bool = False
+
+
+def never_seen(mapping: dict[str, str], seen: Iterable[str], path: Path) -> str:
+    """A sentence about the mapped names that no record has, or ""."""
+    for mapped, name in mapping.items():
+        if name not in seen:
+            has = ", ".join(sorted(map(str, seen)))
+            return (
+                f"--map {mapped}={name}: no record of {path} has {name!r}{nearest(name, seen)}; "
+                f"they have {has}. Mend --map."
+            )
+    return ""
 
 
 def read_table(path: Path, options: Options) -> Iterator[tuple[str, dict | UserError]]:

@@ -77,20 +77,22 @@ def _json(path: Path) -> Records:
     at = skip(0)
     array = text.startswith("[", at)
     at = skip(at + array)
-    line, counted = 1, 0
+    line, counted, number, last = 1, 0, 0, 0
     while at < len(text) and not (array and text.startswith("]", at)):
         line += text.count("\n", counted, at)
-        counted = at
+        counted, number = at, number + 1
+        where = f"{path}:{line} (object {number})" if line == last else f"{path}:{line}"
+        last = line
         try:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{line}: not JSON ({error}). Mend the file from here on.") from error
-        yield f"{path}:{line}", value
+            raise UserError(f"{where}: not JSON ({error}). Mend the file from here on.") from error
+        yield where, value
         at = skip(at)
         if array and text.startswith(",", at):
             at = skip(at + 1)
         elif array and not text.startswith("]", at):
-            raise UserError(f"{path}:{line}: the object is followed by neither , nor ]. Is the file whole?")
+            raise UserError(f"{where}: the object is followed by neither , nor ]. Is the file whole?")
     if array and (at >= len(text) or skip(at + 1) < len(text)):
         raise UserError(f"{path}: the file goes on after its array, or ends within it. Is the file whole?")
 
