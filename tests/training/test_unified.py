@@ -60,6 +60,45 @@ def recipe(tmp_path):
     return make
 
 
+def write_rows(folder, long):
+    """Twenty rows, those numbered in `long` (from 1) too long for 200 positions by words or a picture."""
+    Image.new("RGB", (256, 16), "red").save(folder / "strip.png")
+    Image.new("RGB", (256, 256), "blue").save(folder / "square.png")
+    lines = []
+    for number in range(1, 21):
+        words = "yes " * (1000 if number in long else 10)
+        said = "<image>" if number % 2 else words
+        messages = [{"role": "user", "content": "a picture"}, {"role": "assistant", "content": said}]
+        picture = "square.png" if number in long else "strip.png"
+        lines.append({"messages": messages} | ({"images": [picture]} if number % 2 else {}))
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+@pytest.mark.parametrize("run", [train, dry_run])
+@pytest.mark.parametrize("section", ["sources", "eval_sources"])
+def test_every_row_that_fits_no_pack_is_named_before_anything_is_trained(recipe, tmp_path, section, run):
+    PixelPatches(16).save(tmp_path / "codec")
+    file = write_rows(tmp_path, long=(4, 16, 19))
+    short = tmp_path / "short.jsonl"
+    short.write_text('{"text": "yes"}\n')
+    said = [f"data.sources=[{{path: {short}}}]", f"data.{section}=[{{path: {file}}}]"]
+    said += ["data.tokens=200", "model.image_size=256"]
+    said += ["train.eval_steps=2"] if section == "eval_sources" else []
+    with pytest.raises(UserError) as caught:
+        run(recipe(*said))
+    first, *named, last = str(caught.value).splitlines()
+    assert first.startswith("3 rows do not fit the budget of 200 positions (data.tokens)")
+    assert [line.split(": ")[0] for line in named] == [f"{file}:{number}" for number in (4, 16, 19)]
+    lengths = [int(line.split()[-2]) for line in named]
+    assert lengths[0] == lengths[1] > 500 and 256 < lengths[2] < 280
+    assert f"data.tokens={max(lengths)} or more" in last
+    assert not (tmp_path / "run").exists()
+    write_rows(tmp_path, long=())
+    run(recipe(*said, "train.steps=2"))
+
+
 def losses(folder):
     return [entry["loss"] for entry in entries(folder)]
 

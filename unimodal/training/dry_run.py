@@ -25,7 +25,7 @@ from unimodal.training.precision import choose_precision
 from unimodal.training.processes import noise_seed
 from unimodal.training.run import Forward, enable_checkpointing, seed_everything
 from unimodal.training.throughput import synchronize, timed
-from unimodal.training.trainee import Batch, Trainee
+from unimodal.training.trainee import Batch, Trainee, check_rows_fit
 
 PACKS = 8  # batches from which means are taken
 STATES = {AdamW: 2, Muon: 1}  # numbers that an optimizer keeps beside a parameter
@@ -78,6 +78,7 @@ def dry_run(recipe: Recipe) -> Forecast:
     device = accelerator.device
     seed_everything(recipe.train.seed)
     trainee: Trainee = recipe.model.build(recipe, None)
+    check_rows_fit(trainee, recipe)
     recipe, said = within_budget(recipe, trainee, accelerator.num_processes)
     train = recipe.train
     if train.eval_steps:

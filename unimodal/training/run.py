@@ -38,7 +38,7 @@ from unimodal.training.optimizers import (
 from unimodal.training.precision import Precision, choose_precision
 from unimodal.training.signals import StopRequest
 from unimodal.training.stream import Stream
-from unimodal.training.trainee import Batch, Losses, Trainee
+from unimodal.training.trainee import Batch, Losses, Trainee, check_rows_fit
 
 
 class Forward(nn.Module):
@@ -78,6 +78,7 @@ class Run:
             use_backend(train.attention)
         self.trainee: Trainee = recipe.model.build(recipe, checkpoint)
         self.module = self.trainee.module
+        check_rows_fit(self.trainee, recipe)
         # Workers are forked before anything here computes, and touch no GPU.
         place = state["data"][accelerator.process_index] if state else None
         rank, world = accelerator.process_index, accelerator.num_processes

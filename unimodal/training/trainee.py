@@ -14,6 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from unimodal.data.check import check_lengths
+from unimodal.training.config import Recipe
+
 
 @dataclass
 class Losses:
@@ -54,7 +57,8 @@ class Trainee(Protocol[B]):
     judged on rows it does not learn from: finitely many batches, the same at every call, whose losses are
     summed by `losses` and divided by `count` as in training.  One with `about() -> list[str]` has these
     sentences said before a run, one with `about_rows(recipe, batches)` its lines about the data, by name, in
-    a dry run.
+    a dry run.  One with `room()` has every row measured before a run: it gives a function of a document and
+    a budget, `data.tokens`, that tells the document's positions if they are more.
     """
 
     module: nn.Module
@@ -88,3 +92,9 @@ class Trainee(Protocol[B]):
     def save(self, folder: Path, module: nn.Module) -> None:
         """Write a complete, loadable model folder into the existing, empty `folder`."""
         ...
+
+
+def check_rows_fit(trainee: Trainee, recipe: Recipe) -> None:
+    """Raise UserError that names every row of the recipe's files that no pack can hold."""
+    if hasattr(trainee, "room"):
+        check_lengths(recipe.data.files(), trainee.room(), recipe.data.tokens)
