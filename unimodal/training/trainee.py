@@ -14,9 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unimodal.data.check import check_lengths
-from unimodal.training.config import Recipe
-
 
 @dataclass
 class Losses:
@@ -92,9 +89,3 @@ class Trainee(Protocol[B]):
     def save(self, folder: Path, module: nn.Module) -> None:
         """Write a complete, loadable model folder into the existing, empty `folder`."""
         ...
-
-
-def check_rows_fit(trainee: Trainee, recipe: Recipe) -> None:
-    """Raise UserError that names every row of the recipe's files that no pack can hold."""
-    if hasattr(trainee, "room"):
-        check_lengths(recipe.data.files(), trainee.room(), recipe.data.tokens)
