@@ -212,6 +212,38 @@ def test_recipes_are_listed_shown_and_copied(monkeypatch, tmp_path):
         run("recipes", "cp", "codec/shape")
 
 
+def test_a_copied_recipe_has_a_run_of_its_own_and_nothing_else_changes(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert run("recipes", "cp", "finetune/vqa_lora", "my.yaml").strip() == "my.yaml"
+    shipped = recipes.find_recipe("finetune/vqa_lora").read_text().splitlines()
+    copied = Path("my.yaml").read_text().splitlines()
+    differ = [(old, new) for old, new in zip(shipped, copied, strict=True) if old != new]
+    assert differ == [("  dir: runs/finetune/vqa_lora", "  dir: runs/my")]
+    said = "# a\noutput: {dtype: float16, dir: 'runs/x'}  # where\ntrain: {steps: 1}\n"
+    Path("flow.yaml").write_text(said)
+    run("recipes", "cp", "flow.yaml", "two words.yaml")
+    assert Path("two words.yaml").read_text() == said.replace("'runs/x'", '"runs/two words"')
+    Path("plan.yaml").write_text("entrants: []\n")
+    run("recipes", "cp", "plan.yaml", "plan2.yaml")
+    assert Path("plan2.yaml").read_text() == "entrants: []\n"
+
+
+@pytest.mark.parametrize("name", ["recipes/codec/vq.yaml", "./recipes/codec/vq.yaml", "codec/vq.yaml"])
+def test_a_shipped_recipe_is_found_as_a_clone_calls_it(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    assert recipes.find_recipe(name) == recipes.RECIPES / "codec" / "vq.yaml"
+    own = tmp_path / name
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text("{}")
+    assert recipes.find_recipe(name) == Path(name)
+
+
+def test_rows_that_a_header_says_how_to_make():
+    assert recipes.rows_maker(Path("data/emoji/val.jsonl")) == "`unimodal data make emoji --out data/emoji`"
+    for other in ("data/rows.jsonl", "rows.jsonl", "data/emoji2/val.jsonl"):
+        assert recipes.rows_maker(Path(other)) is None
+
+
 def test_env_names_what_a_bug_report_needs(monkeypatch):
     monkeypatch.setattr("unimodal.training.throughput.gemm_rate", lambda device, dtype: 1e9)
     out = run("env")

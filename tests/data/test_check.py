@@ -105,9 +105,11 @@ def test_the_report_is_printed(write):
         return console.file.getvalue()
 
     text = printed(check(write([r for r, _ in GOOD]), measure=characters, budget=100))
-    assert "Every row is right and fits 100 positions." in text
+    assert "Every row is right and fits 100 positions.\n" in text
     assert "6x8" in text
     assert "12x12" in text
+    text = printed(check(write([GOOD[0][0]])))
+    assert "Every row is right. How many positions rows take is measured with --model." in text
     path = write(["[red]{", "{}", "{}", GOOD[0][0]])
     text = printed(check(path, max_errors=1))
     assert f"{path}:1: not JSON" in text

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from unimodal.data.document import Document, Image, Text, Turn
-from unimodal.data.pictures import fit, open_picture
+from unimodal.data.pictures import fit, open_picture, picture_size
 from unimodal.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -65,6 +65,26 @@ def test_transparency_lies_over_white():
     pixels = open_picture(encoded(palette, transparency=0), "x:1")
     assert pixels[0, 0].tolist() == [40, 50, 60]
     assert pixels[1, 1].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_the_header_tells_the_size_of_the_decoded_picture(kind, turn):
+    exif = Pillow.Exif()
+    exif[0x0112] = turn
+    data = encoded(Pillow.fromarray(NOISE), kind, exif=exif)
+    shape = open_picture(data, "x:1").shape[:2]
+    assert picture_size(data, "x:1") == shape == ((40, 50) if turn < 5 else (50, 40))
+
+
+def test_the_size_is_told_without_decoding():
+    whole = encoded(Pillow.fromarray(NOISE))
+    assert picture_size(whole[: len(whole) // 2], "x:1") == (40, 50)
+    assert picture_size(bomb(30, 20), "x:1") == (20, 30)
+    assert picture_size(NOISE, "x:1") == picture_size(Pillow.fromarray(NOISE), "x:1") == (40, 50)
+    for wrong, words in ((bomb(2000, 2000), "too large"), (b"no picture", "not a readable picture")):
+        with pytest.raises(UserError, match=f"f.jsonl:3: .*{words}"):
+            picture_size(wrong, "f.jsonl:3", 10**6)
 
 
 def test_grey_of_any_depth():

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import unimodal
 from tests.pretrained.checkpoints import make
+from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
 from unimodal.pretrained.checkpoint import find_checkpoint
 from unimodal.pretrained.export import export_llm
@@ -238,3 +239,16 @@ def test_a_hub_id_asks_for_safetensors_only(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     assert find_checkpoint("owner/name") == tmp_path
     assert asked == {"yes": True, "no": []}
+
+
+@pytest.mark.parametrize("size", [0, -64])
+def test_pictures_of_no_size_are_refused(root, size):
+    with pytest.raises(UserError, match="image_size"):
+        init_model(root / "llm", root / "codec", root / "out", settings=[f"image_size={size}"])
+    assert not (root / "out").exists()
+
+
+def test_documents_longer_than_the_weights_know_are_refused(root):
+    with pytest.raises(UserError, match=r"--max-length 1000000.*max_position_embeddings"):
+        init_model(root / "llm", root / "codec", root / "out", max_length=1_000_000)
+    assert not (root / "out").exists()

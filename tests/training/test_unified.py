@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import unimodal
+import unimodal.attention.door as attention
 from tests.paths.cases import codec_of
 from tests.training.processes import run_two_of
 from unimodal.attention.door import explain_backend
@@ -60,6 +61,103 @@ def recipe(tmp_path):
     return make
 
 
+def write_rows(folder, long):
+    """Twenty rows, those numbered in `long` (from 1) too long for 200 positions by words or a picture."""
+    Image.new("RGB", (256, 16), "red").save(folder / "strip.png")
+    Image.new("RGB", (256, 256), "blue").save(folder / "square.png")
+    lines = []
+    for number in range(1, 21):
+        words = "yes " * (1000 if number in long else 10)
+        said = "<image>" if number % 2 else words
+        messages = [{"role": "user", "content": "a picture"}, {"role": "assistant", "content": said}]
+        picture = "square.png" if number in long else "strip.png"
+        lines.append({"messages": messages} | ({"images": [picture]} if number % 2 else {}))
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+@pytest.mark.parametrize("run", [train, dry_run])
+@pytest.mark.parametrize("section", ["sources", "eval_sources"])
+def test_every_row_that_fits_no_pack_is_named_before_anything_is_trained(recipe, tmp_path, section, run):
+    PixelPatches(16).save(tmp_path / "codec")
+    file = write_rows(tmp_path, long=(4, 16, 19))
+    short = tmp_path / "short.jsonl"
+    short.write_text('{"text": "yes"}\n')
+    said = [f"data.sources=[{{path: {short}}}]", f"data.{section}=[{{path: {file}}}]"]
+    said += ["data.tokens=200", "model.image_size=256"]
+    said += ["train.eval_steps=2"] if section == "eval_sources" else []
+    with pytest.raises(UserError) as caught:
+        run(recipe(*said))
+    first, *named, last = str(caught.value).splitlines()
+    assert first.startswith("3 rows do not fit the budget of 200 positions (data.tokens)")
+    assert [line.split(": ")[0] for line in named] == [f"{file}:{number}" for number in (4, 16, 19)]
+    lengths = [int(line.split()[-2]) for line in named]
+    assert lengths[0] == lengths[1] > 500 and 256 < lengths[2] < 280
+    assert f"data.tokens={max(lengths)} or more" in last
+    assert not (tmp_path / "run").exists()
+    write_rows(tmp_path, long=())
+    run(recipe(*said, "train.steps=2"))
+
+
+@pytest.mark.parametrize("run", [train, dry_run])
+def test_a_missing_file_is_named_by_its_key_and_with_what_makes_it(recipe, tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    live = "{source: shapes}"
+    with pytest.raises(UserError) as caught:
+        run(recipe(f"data.sources=[{live}, {{path: data/nlvr/train.jsonl}}]"))
+    told = str(caught.value)
+    assert told.startswith("data.sources[1].path: there is no file data/nlvr/train.jsonl")
+    assert "`unimodal data make nlvr nlvr --out data/nlvr`" in told
+    assert "image_root" not in told
+    with pytest.raises(UserError, match=r"data.eval_sources\[0\].path: .* name a JSONL or parquet file"):
+        run(recipe("data.eval_sources=[{path: data/own.jsonl}]", "train.eval_steps=2"))
+    (tmp_path / "own.jsonl").write_text('{"text": "yes"}\n')
+    with pytest.raises(UserError, match=r"data.sources\[0\].image_root: pictures is no folder"):
+        run(recipe("data.sources=[{path: own.jsonl, image_root: pictures}]"))
+
+
+@pytest.mark.parametrize("run", [train, dry_run])
+def test_a_run_that_is_over_does_not_go_on_with_other_rows(recipe, tmp_path, run):
+    for name in ("old", "new"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "yes"}\n')
+    old, new = (f"data.sources=[{{path: {tmp_path / name}.jsonl}}]" for name in ("old", "new"))
+    train(recipe(old, "train.steps=2"))
+    again = ["train.resume=auto", "train.steps=2"]
+    run(recipe(old, *again))
+    with pytest.raises(UserError) as caught:
+        run(recipe(new, *again))
+    for words in ("no step left", "old.jsonl", "new.jsonl", "another output.dir", "more train.steps"):
+        assert words in str(caught.value)
+    run(recipe(new, "train.resume=auto", "train.steps=3"))
+
+
+def test_a_dry_run_refuses_what_the_run_refuses(recipe, tmp_path):
+    with pytest.raises(UserError, match="FlexAttention has no backward on CPU"):
+        dry_run(recipe("train.attention=flex"))
+    assert attention._override is None
+    train(recipe("train.steps=2"))
+    with pytest.raises(UserError, match="already holds a run"):
+        dry_run(recipe("train.steps=2"))
+    with pytest.raises(UserError, match=r"beyond train\.steps=1"):
+        dry_run(recipe("train.steps=1", "train.resume=auto"))
+
+
+def test_a_dry_run_computes_attention_as_train_attention_says(recipe, monkeypatch):
+    used = []
+    monkeypatch.setattr(attention.naive, "attend", lambda *a: used.append(1) or attention.sdpa.attend(*a))
+    monkeypatch.setattr(attention.naive, "prepare", attention.sdpa.prepare)
+    dry_run(recipe())
+    assert not used
+    dry_run(recipe("train.attention=naive"))
+    assert used
+
+
+def test_flash_on_a_cpu_is_said_to_be_no_kernel(recipe, capsys):
+    train(recipe("train.attention=flash", "train.steps=1"))
+    assert "attention flash, as train.attention says: cpu has no flash kernels" in capsys.readouterr().out
+
+
 def losses(folder):
     return [entry["loss"] for entry in entries(folder)]
 
@@ -70,7 +168,8 @@ def entries(folder):
 
 def test_trains_saves_and_loads(recipe, tmp_path, capsys):
     folder = train(recipe("train.sample_steps=4", "model.sampling.steps=2", "train.attention=naive"))
-    assert "attention naive: as train.attention says" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "attention naive, as train.attention says: every score is written out" in told
     assert explain_backend("cpu", half=False, pack=True)[0] == "sdpa"
     model = unimodal.load(tmp_path / "run" / "model")
     assert model.generate("draw a red circle", steps=2)[0].size == (64, 64)

@@ -6,6 +6,8 @@ out = attend(q, k, v, plan)             # (B, T, N, H) in every layer
 
 import importlib.util
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -43,6 +45,34 @@ def use_backend(name: str | None) -> None:
             f"unknown attention backend {name!r}{nearest(name, BACKENDS)}; use one of {', '.join(BACKENDS)}"
         )
     _override = name
+
+
+@contextmanager
+def computed_by(name: str | None) -> Iterator[None]:
+    """A context with `use_backend(name)`, after which is what was before."""
+    before = _override
+    use_backend(name)
+    try:
+        yield
+    finally:
+        use_backend(before)
+
+
+def explain_named(name: str, device: str) -> str:
+    """Who computes where a backend was asked for by name, on a device type."""
+    if name == "flash" and device != "cuda":
+        return (
+            f"{device} has no flash kernels, so their decomposition is computed segment by segment with "
+            "PyTorch's own attention: right, but slow"
+        )
+    if name == "flash":
+        package = importlib.util.find_spec("flash_attn")
+        return "the kernels of the flash-attn package" if package else "PyTorch's variable-length kernels"
+    return {
+        "naive": "every score is written out, as attention is defined",
+        "sdpa": "PyTorch's own attention, the documents of a pack in padded batches",
+        "flex": "PyTorch's FlexAttention",
+    }[name]
 
 
 def explain_backend(device: str, half: bool, pack: bool) -> tuple[str, str]:

@@ -52,16 +52,12 @@ def row_length(model: str) -> Callable:
     """A function from a Document to the positions it takes in that model."""
     from unimodal.data.pictures import fit
     from unimodal.model.folder import find_model, load_model
-    from unimodal.sequence.layout import layout
+    from unimodal.sequence.room import Room
 
     loaded, tokenizer = load_model(find_model(model))
-
-    def measure(document) -> int:
-        fitted = fit(document, loaded.multiple, size=loaded.config.image_size)
-        rules = {"block": loaded.block, "vision": loaded.vision_grid}
-        return len(layout(fitted, tokenizer, loaded.path, loaded.multiple, **rules).ids)
-
-    return measure
+    room = Room(tokenizer, loaded.path, loaded.multiple, loaded.block, loaded.vision_grid)
+    size = loaded.config.image_size
+    return lambda document: room.exactly(fit(document, loaded.multiple, size=size))
 
 
 @app.command()

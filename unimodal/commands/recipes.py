@@ -3,9 +3,11 @@
 They lie beside the package, in `recipes/`, in a clone as well as in an installed wheel.
 """
 
-import shutil
+import json
+import re
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,11 +26,16 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe file by its path, or a shipped one by its name.  Raises UserError for neither."""
+    """A recipe file by its path, or a shipped one by its name, also as `recipes/NAME.yaml`.
+
+    Raises UserError for neither.
+    """
     path, known = Path(name), shipped_recipes()
     if path.is_file():
         return path
     short = name.removesuffix(".yaml")
+    if short not in known:  # as it is called in a clone, and in the headers
+        short = short.removeprefix("./").removeprefix("recipes/")
     if short in known:
         return known[short]
     raise UserError(
@@ -48,6 +55,20 @@ def maker(path: Path) -> str | None:
     return None
 
 
+def rows_maker(path: Path) -> str | None:
+    """The command that makes a file of rows, in backquotes, if a shipped recipe's header has it."""
+    folders = "|".join(re.escape(str(folder)) for folder in path.parents if folder.parts)
+    if not folders:
+        return None
+    for file in shipped_recipes().values():
+        lines = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+        for line in lines:
+            command, _, note = line.removeprefix("#").strip().removeprefix("before").strip().partition("   ")
+            if re.search(rf"(--out |')({folders})(['\s]|$)", command):
+                return f"`{command}` {note.strip()}".rstrip()
+    return None
+
+
 def first_line(path: Path) -> str:
     """The first line of a recipe's header comment."""
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -57,16 +78,42 @@ def first_line(path: Path) -> str:
 
 
 def copy_recipe(name: str, target: Path) -> Path:
-    """Copy a recipe to a file or into a folder and return its path.  Nothing is overwritten."""
+    """Copy a recipe to a file or into a folder and return its path.  Nothing is overwritten.
+
+    Its run gets a folder of its own, `runs/` and the name of the copy: the shipped recipe's run is another.
+    """
     source = find_recipe(name)
     path = target / source.name if target.is_dir() else target
     if path.exists():
         raise UserError(f"{path} is there already; remove it, or name another file to copy {source.name} to")
     try:
-        shutil.copyfile(source, path)
+        text = source.read_text(encoding="utf-8")
+        path.write_text(with_output(text, f"runs/{path.stem}"), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot copy {source.name} to {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot copy {source}: not UTF-8 at byte {error.start}, so no recipe") from error
     return path
+
+
+def with_output(text: str, folder: str) -> str:
+    """A recipe with another `output.dir`, every other character as it is; one without any as it is."""
+    import yaml
+
+    try:
+        node = yaml.compose(text)
+    except yaml.YAMLError:
+        return text  # what is wrong with it is told when it is used
+    for key in ("output", "dir"):
+        node = next((value for name, value in _items(node) if name.value == key), None)
+    if node is None:
+        return text
+    said = folder if re.fullmatch(r"[\w./-]+", folder) else json.dumps(folder, ensure_ascii=False)
+    return text[: node.start_mark.index] + said + text[node.end_mark.index :]
+
+
+def _items(node: Any) -> list[tuple[Any, Any]]:
+    return node.value if getattr(node, "id", None) == "mapping" else []
 
 
 @app.command("ls")
@@ -99,5 +146,5 @@ def cp(
     name: Annotated[str, typer.Argument(help="As `unimodal recipes ls` names it.")],
     target: Annotated[Path, typer.Argument(help="File or folder to copy to.")] = Path(),
 ) -> None:
-    """Copy a recipe here, to change it and train with it."""
+    """Copy a recipe here, to change it and train with it in a folder of its own, `runs/COPY`."""
     typer.echo(copy_recipe(name, target))

@@ -84,7 +84,7 @@ def check(
     budget      how many positions a pack holds; needs `measure`
     max_errors  how many mistakes are kept as sentences; all are counted
     progress    called with (rows done, rows in all)
-    decode      False: pictures are only looked for, so that sizes and positions are unknown
+    decode      False: of pictures only the headers are read
     Raises UserError only if the file itself cannot be read.
     """
     source = FileSource(path, image_root)
@@ -108,7 +108,7 @@ def check(
 
 
 def check_sources(sources: Iterable[tuple[str | Path, str | Path | None]], max_errors: int = 5) -> None:
-    """Look at every row of several files before training: all but the pixels, for which `check` takes longer.
+    """Look at every row of several files before training: all but pixels, for which `check` takes longer.
 
     sources  files, and what their image paths are relative to
     Raises UserError with the first mistakes, each by file and line.
@@ -119,6 +119,38 @@ def check_sources(sources: Iterable[tuple[str | Path, str | Path | None]], max_e
         errors.append(f"... and {more} rows more with mistakes; `unimodal data check` lists them.")
     if errors:
         raise UserError("\n".join(errors))
+
+
+def check_lengths(
+    sources: Iterable[tuple[str | Path, str | Path | None]],
+    beyond: Callable[[Document, int], int | None],
+    budget: int,
+    max_rows: int = 1000,
+) -> None:
+    """Look at every row of several files for those that no pack can hold, without decoding pictures.
+
+    beyond    positions of a document, its pictures `unseen`, if they are more than the budget; else None
+    max_rows  how many rows are named; all are counted
+    Raises UserError that names the rows by file and line.  The rows are right otherwise (`check_sources`).
+    """
+    long: dict[str, int] = {}
+    for path, root in dict.fromkeys(sources):
+        source = FileSource(path, root)
+        for i in range(source.length):
+            where, row = source.row(i)
+            document = parse_row(row, where, source.image_root, decode=False)
+            if (length := beyond(document, budget)) is not None:
+                long[where] = length
+    if not long:
+        return
+    named = [f"{where}: {length} positions" for where, length in list(long.items())[:max_rows]]
+    more = [f"... and {len(long) - max_rows} rows more."] if len(long) > max_rows else []
+    rows = "1 row does" if len(long) == 1 else f"{len(long)} rows do"
+    raise UserError(
+        "\n".join([f"{rows} not fit the budget of {budget} positions (data.tokens):", *named, *more])
+        + f"\nNeither text nor image is ever cut: set data.tokens={max(long.values())} or more, use smaller "
+        "pictures, or split or remove these rows. Nothing was trained."
+    )
 
 
 def _within(length: int, budget: int | None, where: str) -> None:
@@ -163,7 +195,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
     right = report.rows - report.mistakes
     if report.ok:
         budget = f" and fits {report.budget} positions" if report.budget and report.lengths else ""
-        console.print(f"Every row is right{budget}.", style="green")
+        unknown = "" if report.lengths else " How many positions rows take is measured with --model."
+        console.print(f"Every row is right{budget}.{unknown}", style="green", soft_wrap=True)
     else:
         console.print(
             f"{report.mistakes} of {report.rows} rows are wrong, {right} are right.", style="bold red"

@@ -6,6 +6,8 @@ before training.  `fit` scales reference and target of an edit by one rule, so t
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from math import ceil, floor, sqrt
@@ -22,6 +24,8 @@ MAX_PIXELS = 64 * 1024 * 1024
 # No format that Pillow hands to another program (EPS) or that is seldom a photograph.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and what it says of a picture that lies on its side
+
 
 def open_picture(source, where: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode one picture wholly: EXIF orientation applied, transparency over white.
@@ -32,8 +36,30 @@ def open_picture(source, where: str, max_pixels: int = MAX_PIXELS) -> np.ndarray
     """
     if isinstance(source, np.ndarray):
         return _array(source, where, max_pixels)
+    with _opened(source, where, max_pixels) as (image, name):
+        return _decode(image, where, name)
+
+
+def picture_size(source, where: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width that `open_picture` would give, told from the header: no pixel is decoded.
+
+    Raises UserError for what the header tells: no picture, too many pixels, an animation.
+    """
+    if isinstance(source, np.ndarray):
+        return _array(source, where, max_pixels).shape[:2]
+    with _opened(source, where, max_pixels) as (image, _):
+        # A PNG's own getexif would decode it; TIFF turns its size itself.
+        turned = image.format != "TIFF" and Pillow.Image.getexif(image).get(ORIENTATION) in LYING
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+@contextmanager
+def _opened(source, where: str, max_pixels: int) -> Iterator[tuple[Pillow.Image, str]]:
+    """A picture whose header was read and found right, and its name for messages."""
     if isinstance(source, Pillow.Image):
-        return _decode(source, where, "picture", max_pixels)
+        _check_header(source, where, "picture", max_pixels)
+        yield source, "picture"
+        return
     name = f"picture {source}" if isinstance(source, Path) else f"picture of {len(source)} bytes"
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
@@ -51,7 +77,8 @@ def open_picture(source, where: str, max_pixels: int = MAX_PIXELS) -> np.ndarray
                 f"{where}: {name} is not a readable picture ({type(error).__name__}); expected PNG, JPEG, "
                 "WebP, GIF, BMP, TIFF, PPM or AVIF. Convert it or remove the row."
             ) from error
-        return _decode(image, where, name, max_pixels)
+        _check_header(image, where, name, max_pixels)
+        yield image, name
 
 
 @lru_cache
@@ -79,7 +106,7 @@ def _array(pixels: np.ndarray, where: str, max_pixels: int) -> np.ndarray:
     return pixels
 
 
-def _decode(image: Pillow.Image, where: str, name: str, max_pixels: int) -> np.ndarray:
+def _check_header(image: Pillow.Image, where: str, name: str, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise UserError(_oversized(where, name, f"{image.width}x{image.height}", max_pixels))
     # An MPO is a photograph with a preview behind it; in the other formats a second frame is an animation.
@@ -87,6 +114,9 @@ def _decode(image: Pillow.Image, where: str, name: str, max_pixels: int) -> np.n
         raise UserError(
             f"{where}: {name} has {image.n_frames} frames; expected a still picture. Save the frame you mean."
         )
+
+
+def _decode(image: Pillow.Image, where: str, name: str) -> np.ndarray:
     try:
         image.load()
         return _rgb(ImageOps.exif_transpose(image), where, name)
@@ -112,7 +142,18 @@ def _rgb(image: Pillow.Image, where: str, name: str) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def fit(document: Document, multiple: int, max_pixels: int = MAX_PIXELS, size: int | None = None) -> Document:
+def unseen(height: int, width: int) -> np.ndarray:
+    """What stands in a document for a picture that was not decoded: its shape, in no memory."""
+    return np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (height, width, 3))
+
+
+def fit(
+    document: Document,
+    multiple: int,
+    max_pixels: int = MAX_PIXELS,
+    size: int | None = None,
+    decoded: bool = True,
+) -> Document:
     """Scale all pictures of a document by one shared rule; sides become multiples of `multiple`.
 
     The rule is one factor for columns and one for rows, anchored at the top left: a point of one picture and
@@ -120,6 +161,7 @@ def fit(document: Document, multiple: int, max_pixels: int = MAX_PIXELS, size: i
     picture `size` (as it is if None), shrunk until no picture has more than `max_pixels`, with that picture's
     sides rounded to multiples; where another picture then falls short of a multiple, its last row or column
     is repeated.  A document that fits already is returned as it is.
+    decoded  False: its pictures are `unseen`, and so are those of the result
     """
     shapes = [part.pixels.shape for part in document.parts() if isinstance(part, Image)]
     if not shapes:
@@ -149,6 +191,9 @@ def fit(document: Document, multiple: int, max_pixels: int = MAX_PIXELS, size: i
     def rescale(part):
         if not isinstance(part, Image):
             return part
+        if not decoded:
+            h, w, _ = part.pixels.shape
+            return replace(part, pixels=unseen(_side(h * tall, multiple), _side(w * wide, multiple)))
         return replace(part, pixels=_resize(part.pixels, tall, wide, multiple))
 
     turns = tuple(Turn(turn.role, tuple(rescale(part) for part in turn.parts)) for turn in document.turns)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from unimodal.data.document import Document, Image, Part, Text, Turn
-from unimodal.data.pictures import MAX_PIXELS, open_picture
+from unimodal.data.pictures import MAX_PIXELS, open_picture, picture_size, unseen
 from unimodal.errors import UserError, nearest
 
 MARK = "<image>"
@@ -24,8 +24,6 @@ ROLES = ("system", "user", "assistant")
 ROW_KEYS = frozenset(("messages", "images", "text"))
 MESSAGE_KEYS = frozenset(("role", "content", "trained"))
 PART_KEYS = {"text": frozenset(("type", "text")), "image": frozenset(("type", "image"))}
-
-UNSEEN = np.zeros((1, 1, 3), np.uint8)  # in place of a picture that was not decoded
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[str, dict]]:
@@ -123,7 +121,7 @@ def parse_row(
     where       "file:line", put before every message
     image_root  relative paths start here and no path may leave it; None: paths are refused
     open_turn   the assistant is still to answer, so nothing need be trained
-    decode      False: pictures are only looked for, and the document has none of their pixels
+    decode      False: of pictures only the headers are read, and the document has their shapes alone
     An image is a path, bytes, {"bytes": ...} or {"path": ...}, a PIL image, or uint8 (H, W, 3).
     The assistant's parts are trained unless its message says `"trained": false`; all of `text` is.
     Raises UserError.
@@ -248,7 +246,10 @@ def _turn(message, contents, waiting, where, n, image_root, max_pixels, decode) 
         source = next(waiting) if content is None else content[0]
         if not isinstance(source, np.ndarray):
             source = locate(source, where, image_root)
-        pixels = open_picture(source, where, max_pixels) if decode else UNSEEN
+        if decode:
+            pixels = open_picture(source, where, max_pixels)
+        else:
+            pixels = unseen(*picture_size(source, where, max_pixels))
         parts.append(Image(pixels, trained))
     if role == "assistant" and not any(type(part) is Image or part.text.strip() for part in parts):
         raise UserError(

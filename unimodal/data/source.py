@@ -33,11 +33,12 @@ class FileSource:
 
     def __init__(self, path: str | Path, image_root: str | Path | None = None):
         self.path = Path(path)
+        kind = file_kind(self.path)
         self.image_root = Path(image_root) if image_root is not None else self.path.parent
         if not self.image_root.is_dir():
             raise UserError(f"image_root {self.image_root} is no folder. Mend the path.")
         self._table = None
-        if file_kind(self.path) == "jsonl":
+        if kind == "jsonl":
             self._starts, self._lines = _index_lines(self.path)
             self.length = len(self._starts)
         else:

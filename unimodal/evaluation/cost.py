@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
-from unimodal.attention.door import use_backend
+from unimodal.attention.door import computed_by
 from unimodal.evaluation.scores import Score, average
 from unimodal.generation.verbs import Unimodal
 from unimodal.training.throughput import timed
@@ -81,14 +81,10 @@ def flops_per_picture(model: Unimodal) -> int:
     Attention is counted as the oracle computes it, since torch does not count every fused kernel: over a
     cache that is all keys there are, none of them in vain.
     """
-    use_backend("naive")
-    try:
-        counter = FlopCounterMode(display=False)
-        counter.mod_tracker = _Anywhere()
-        with counter:
-            model.generate(PROMPT)
-    finally:
-        use_backend(None)
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _Anywhere()
+    with computed_by("naive"), counter:
+        model.generate(PROMPT)
     return counter.get_total_flops()
 
 

@@ -190,7 +190,7 @@ class ModelConfig(Strict):
     text_objective: Literal["next_token", "masked"] = "next_token"
     masked_text: MaskedText = MaskedText()
     patch_size: int = Field(1, ge=1)
-    image_size: int = 64
+    image_size: int = Field(64, ge=1)  # longest side of the largest picture of a row, in pixels
     vision: Vision | None = None  # a tower as the second reading of input pictures; `unimodal init` adds one
     times: Times = Times()
     sampling: Sampling = Sampling()

@@ -82,6 +82,11 @@ def decoder_fields(config: Any, max_length: int | None, where: Path) -> dict[str
     family = config.model_type
     biased = family == "qwen2" or bool(getattr(config, "attention_bias", False))
     length = max_length or config.max_position_embeddings
+    if length > config.max_position_embeddings:
+        raise UserError(
+            f"{where}: --max-length {length}, but its weights were made for {config.max_position_embeddings} "
+            "positions (max_position_embeddings). Give no more than that, or leave --max-length out."
+        )
     layers = getattr(config, "no_rope_layers", None)
     return {
         "vocab_size": config.vocab_size,

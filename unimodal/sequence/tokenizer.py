@@ -108,6 +108,12 @@ class Tokenizer:
         """Ids of `text`; never a special token, whatever the text says.  Raises UserError if not Unicode."""
         return list(self._cached(text) if len(text) <= CACHED_LENGTH else self._encode(text))
 
+    def at_most(self, text: str) -> int:
+        """A number that the tokens of `text` do not exceed, at no cost: every token holds a byte or more."""
+        # Unicode's normal forms may make three bytes of one, but not of ASCII; a space may come before all.
+        grown = 1 if self.backend.normalizer is None or text.isascii() else 3
+        return grown * len(text.encode("utf-8", "surrogatepass")) + 1
+
     def bytes_of(self, number: int) -> bytes:
         """UTF-8 bytes of one token, possibly a part of a character; none for a special token."""
         return self._bytes.get(number, b"")

@@ -160,6 +160,20 @@ def find_checkpoint(resume: str | None, output: Path) -> Path | None:
     return None
 
 
+def step_of(path: Path) -> int:
+    """After how many optimizer steps a checkpoint was saved."""
+    try:
+        return json.loads((path / "resume" / "state.json").read_text(encoding="utf-8"))["step"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"Checkpoint {path} cannot be read: {error}") from error
+
+
+def check_steps(step: int, steps: int | None) -> None:
+    """Raise UserError if a checkpoint of `step` is beyond the last of `steps`."""
+    if steps is not None and step > steps:
+        raise UserError(f"The checkpoint is at step {step}, beyond train.steps={steps}.")
+
+
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     """The JSON values and the tensors (by file) of a checkpoint."""
     try:

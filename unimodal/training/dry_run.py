@@ -6,6 +6,7 @@ follows from shapes.  On a CPU the process itself counts too: Python, PyTorch, t
 allocator keeps of freed tensors; so there the forecast goes on from what the system says that it held.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -14,15 +15,17 @@ import torch
 from accelerate import Accelerator
 from torch.optim import AdamW, Optimizer
 
-from unimodal.data.check import check_sources
+from unimodal.attention.door import computed_by
 from unimodal.training.allocations import counted, resident
 from unimodal.training.budget import within_budget
+from unimodal.training.checkpoint import check_steps, find_checkpoint, step_of
 from unimodal.training.config import Recipe
 from unimodal.training.held_out import check_metric
 from unimodal.training.muon import Muon
 from unimodal.training.optimizers import build_optimizers, trained
 from unimodal.training.precision import choose_precision
 from unimodal.training.processes import noise_seed
+from unimodal.training.row_files import check_rows, check_rows_are_learned, check_rows_fit
 from unimodal.training.run import Forward, enable_checkpointing, seed_everything
 from unimodal.training.throughput import synchronize, timed
 from unimodal.training.trainee import Batch, Trainee
@@ -71,15 +74,27 @@ class Forecast:
 
 def dry_run(recipe: Recipe) -> Forecast:
     """Everything about a run but the run.  Raises UserError for whatever the run itself would refuse."""
+    attention = recipe.train.attention
+    with nullcontext() if attention == "auto" else computed_by(attention):
+        return _forecast(recipe)
+
+
+def _forecast(recipe: Recipe) -> Forecast:
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
-    check_sources(recipe.data.files())
+    check_rows(recipe)
+    checkpoint = find_checkpoint(recipe.train.resume, recipe.output.dir)
     accelerator = Accelerator(mixed_precision="no")
     device = accelerator.device
     seed_everything(recipe.train.seed)
     trainee: Trainee = recipe.model.build(recipe, None)
+    check_rows_fit(trainee, recipe)
     recipe, said = within_budget(recipe, trainee, accelerator.num_processes)
     train = recipe.train
+    if checkpoint:
+        step = step_of(checkpoint)
+        check_steps(step, train.steps)
+        check_rows_are_learned(recipe, checkpoint, step == train.steps)
     if train.eval_steps:
         check_metric(trainee, train.metric_for_best_model)
     module = trainee.module.to(device).train()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from unimodal.attention.door import use_backend
+from unimodal.attention.door import computed_by
 from unimodal.data.document import Document, Text
 from unimodal.data.mixture import Mixture
 from unimodal.diffusion.guidance import Guidance
@@ -154,14 +154,12 @@ def _counted(call: Callable[[], Any], codecs: list[Codec]) -> float:
 
         return encoded
 
-    use_backend("naive")
     try:
         for codec in codecs:
             codec.encode = apart(codec.encode)
-        with sdpa_kernel(SDPBackend.MATH), counter:
+        with computed_by("naive"), sdpa_kernel(SDPBackend.MATH), counter:
             call()
     finally:
-        use_backend(None)
         for codec in codecs:
             del codec.encode
     return float(counter.get_total_flops() - encoding)

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
 
-from unimodal.data.check import check_sources
+from unimodal.attention.door import explain_named
 from unimodal.errors import UserError
 from unimodal.training.checkpoint import checkpoint_path, complete_checkpoints
 from unimodal.training.config import Recipe, changes
@@ -22,6 +22,7 @@ from unimodal.training.guard import Derailed
 from unimodal.training.held_out import evaluate
 from unimodal.training.log import Log
 from unimodal.training.processes import noise_seed, summed
+from unimodal.training.row_files import check_rows
 from unimodal.training.run import Run
 from unimodal.training.signals import StopRequest
 from unimodal.training.tally import Tally, merge_bins
@@ -207,7 +208,7 @@ def train(recipe: Recipe) -> Path:
     # A batch of text alone leaves the image parts without gradients, hence unused parameters.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[parallel])
-    check_sources(recipe.data.files())
+    check_rows(recipe)
     with StopRequest() as stop:
         run = Run(recipe, accelerator, stop)
         recipe = run.recipe  # its steps are counted now, if it gave operations
@@ -268,10 +269,11 @@ def _introduce(run: Run, log: Log) -> None:
         log.say(sentence)
     log.say(f"precision {run.precision.reason}")
     if hasattr(run.trainee, "attention"):
-        asked = run.recipe.train.attention
-        chosen = asked == "auto"
-        half = run.precision.autocast is not None
-        log.say(f"attention {run.trainee.attention(half) if chosen else f'{asked}: as train.attention says'}")
+        asked, device = run.recipe.train.attention, run.accelerator.device.type
+        if asked == "auto":
+            log.say(f"attention {run.trainee.attention(run.precision.autocast is not None)}")
+        else:
+            log.say(f"attention {asked}, as train.attention says: {explain_named(asked, device)}")
     if run.recipe.train.optimizer == "muon":
         log.say(f"muon orthogonalises in {run.precision.names['orthogonalise']}")
     if run.resumed_from:

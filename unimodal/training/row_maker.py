@@ -1,5 +1,6 @@
 """Row number to Sequence: fitted to the grid, conditions dropped, laid out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from unimodal.data.mixture import Mixture
 from unimodal.data.pictures import MAX_PIXELS, fit
 from unimodal.model.config import DropTable
 from unimodal.sequence.layout import Sequence, layout
+from unimodal.sequence.room import Room
 from unimodal.sequence.spans import Grid, TargetRule
 from unimodal.sequence.tokenizer import Tokenizer
 
@@ -38,6 +40,20 @@ class RowMaker:
             document = self._drop(document, number)
         rules = {"block": self.block, "first": self._first(number), "vision": self.vision}
         return layout(document, self.tokenizer, self.target, self.multiple, **rules)
+
+    def room(self) -> Callable[[Document, int], int | None]:
+        """A function of a row that was parsed without decoding its pictures, and a budget.
+
+        It gives the positions that the row takes if they are more than the budget, None if it fits.  What
+        a row loses by the table makes it shorter, and does not count.
+        """
+        room = Room(self.tokenizer, self.target, self.multiple, self.block, self.vision)
+
+        def beyond(document: Document, budget: int) -> int | None:
+            fitted = fit(document, self.multiple, MAX_PIXELS, self.image_size, decoded=False)
+            return room.beyond(fitted, budget)
+
+        return beyond
 
     def _first(self, number: int) -> int | None:
         """Tokens of a plain text's first masked block: any number, since it may be gone on with anywhere."""

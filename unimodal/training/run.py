@@ -16,6 +16,7 @@ from unimodal.attention.door import use_backend
 from unimodal.errors import UserError
 from unimodal.training.budget import within_budget
 from unimodal.training.checkpoint import (
+    check_steps,
     checkpoint_path,
     complete_checkpoints,
     find_checkpoint,
@@ -36,6 +37,7 @@ from unimodal.training.optimizers import (
     trained,
 )
 from unimodal.training.precision import Precision, choose_precision
+from unimodal.training.row_files import check_rows_are_learned, check_rows_fit
 from unimodal.training.signals import StopRequest
 from unimodal.training.stream import Stream
 from unimodal.training.trainee import Batch, Losses, Trainee
@@ -71,21 +73,22 @@ class Run:
         state, tensors = read_checkpoint(checkpoint) if checkpoint else ({}, {})
         self.step: int = state.get("step", 0)
         self._check_world(state)
-        self._check_steps()
+        check_steps(self.step, train.steps)
 
         seed_everything(train.seed)
-        if train.attention != "auto":
-            use_backend(train.attention)
         self.trainee: Trainee = recipe.model.build(recipe, checkpoint)
         self.module = self.trainee.module
+        check_rows_fit(self.trainee, recipe)
         # Workers are forked before anything here computes, and touch no GPU.
         place = state["data"][accelerator.process_index] if state else None
         rank, world = accelerator.process_index, accelerator.num_processes
         self.stream = Stream(self.trainee, rank, world, recipe.data.workers, place)
+        if train.attention != "auto":
+            use_backend(train.attention)
         try:
             self._prepare(checkpoint, state, tensors)
         except BaseException:
-            self.stream.close()  # workers would outlive a run that never begins
+            self.close()  # workers would outlive a run that never begins
             raise
 
     def _prepare(self, checkpoint: Path | None, state: dict, tensors: dict[str, dict[str, Tensor]]) -> None:
@@ -93,7 +96,7 @@ class Run:
         accelerator = self.accelerator
         self.recipe, self.budget = within_budget(self.recipe, self.trainee, accelerator.num_processes)
         train = self.recipe.train
-        self._check_steps()
+        check_steps(self.step, train.steps)
 
         self.precision = _agreed_precision(train.precision, accelerator, state.get("precision"))
         if train.gradient_checkpointing:
@@ -109,6 +112,7 @@ class Run:
         self.resumed_from = checkpoint
         self.best = self._best(state.get("best"))
         self.guard = Guard(train, state.get("guard")) if train.returns else None
+        check_rows_are_learned(self.recipe, checkpoint, self.step == train.steps or self.over)
 
     def _best(self, before: dict[str, Any] | None) -> Best | None:
         """The best evaluation of the run so far; None if it is not evaluated."""
@@ -135,11 +139,6 @@ class Run:
                 f"The checkpoint was written by {len(state['data'])} processes, which share the data; it "
                 f"cannot go on with {world}. Start as many again."
             )
-
-    def _check_steps(self) -> None:
-        steps = self.recipe.train.steps
-        if steps is not None and self.step > steps:
-            raise UserError(f"The checkpoint is at step {self.step}, beyond train.steps={steps}.")
 
     def weights(self) -> dict[str, Tensor]:
         """Live weights that training changes: trained parameters and saved buffers."""

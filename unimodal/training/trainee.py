@@ -54,7 +54,8 @@ class Trainee(Protocol[B]):
     judged on rows it does not learn from: finitely many batches, the same at every call, whose losses are
     summed by `losses` and divided by `count` as in training.  One with `about() -> list[str]` has these
     sentences said before a run, one with `about_rows(recipe, batches)` its lines about the data, by name, in
-    a dry run.
+    a dry run.  One with `room()` has every row measured before a run: it gives a function of a document and
+    a budget, `data.tokens`, that tells the document's positions if they are more.
     """
 
     module: nn.Module

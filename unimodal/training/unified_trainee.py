@@ -4,7 +4,7 @@ Rows come from a mixture, lose a condition now and then (the drop table), are fi
 the losses are the model's own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +83,10 @@ class UnifiedTrainee:
         """How many rows an evaluation takes; of one file, none is taken twice."""
         lengths = [source.length for source in self.held.sources]
         return min([self.data.eval_rows, *(length for length in lengths if length and len(lengths) == 1)])
+
+    def room(self) -> Callable[[Document, int], int | None]:
+        """What tells of a row whether it fits into a pack (see `RowMaker.room`)."""
+        return self.rows.room()
 
     def count(self, batch: Pack) -> dict[str, float]:
         """Trained tokens, drawn image positions, and pictures."""
