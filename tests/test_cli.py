@@ -258,3 +258,8 @@ def test_env_names_what_a_bug_report_needs(monkeypatch):
         "pictures",
     ):
         assert word in out
+
+
+def test_a_part_of_the_shapes_suite_is_named_or_refused():
+    with pytest.raises(UserError, match=r"task 'vqaa'; expected one of .*did you mean 'vqa'"):
+        CliRunner().invoke(app, ["eval", "shapes-base", "--task", "vqaa"], catch_exceptions=False)

@@ -18,6 +18,7 @@ from data_tools.shapes.oracle import Unreadable, read_scene
 from data_tools.shapes.reasons import final
 from data_tools.shapes.scene import Scene
 from unimodal.chat.session import Session, Settings
+from unimodal.evaluation.run import evaluate
 from unimodal.generation.verbs import Picture, Piece
 from unimodal.model.folder import SHIPPED
 
@@ -115,3 +116,10 @@ def test_quick_commands_of_the_readme_run(tmp_path):
         assert done.returncode == 0, (shlex.split(line), done.stderr)
         assert done.stdout.strip()
     assert list(tmp_path.rglob("*.png"))
+
+
+def test_the_reader_answers_and_has_never_drawn():
+    report = evaluate("shapes-reader", tasks=("vqa", "text"), n=8)
+    assert report.scores["vqa/mean"].value >= 0.85
+    assert report.scores["text/mean"].value >= 0.75
+    assert not any(name.startswith(("t2i", "edit")) for name in report.scores)

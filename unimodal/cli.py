@@ -238,6 +238,10 @@ def evaluate(
     dtype: Dtype = None,
     suite: Annotated[str, typer.Option(help="shapes, emoji, rows or codec.")] = "shapes",
     split: Annotated[str, typer.Option(help="Which prompts, as val or unseen.")] = "val",
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="A part of the shapes suite, as vqa; may be repeated.  \\[default: all]"),
+    ] = None,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Prompts of each kind.")] = 64,
     seed: Seed = 0,
     json: Annotated[Path | None, typer.Option(help="Write the scores here.")] = None,
@@ -263,6 +267,7 @@ def evaluate(
         judged,
         suite,
         split=split,
+        tasks=tuple(task) if task else None,
         n=n,
         seed=seed,
         json=json,

@@ -182,9 +182,9 @@ def test_an_entrant_may_have_a_reader_of_its_own(write, tmp_path):
         ([inside(), inside("b", family="external")], {}, "said to be external, but .* of kind unified"),
         ([inside(), inside("b", reader="other")], {"reader": None}, "names a reader, but the comparison"),
         (
-            [inside(), outside("b", overrides=["model.reader.name=runs/reader/model"])],
+            [inside(), outside("b", overrides=["model.reader.name=runs/demo/model"])],
             {},
-            r"model\.reader: .* is missing; `unimodal train reader` makes it",
+            r"model\.reader: .* is missing; `unimodal train demo` makes it",
         ),
         (
             [inside(), outside("b", overrides=["model.denoiser_from=runs/external-denoiser/model"])],

@@ -15,6 +15,7 @@ from tests.images.networks import DC, NETWORKS, pictures, saved
 from unimodal.errors import UserError
 from unimodal.images.codec import Codec, DiffusersCodec, PixelPatches
 from unimodal.images.folder import SHIPPED, load_codec
+from unimodal.images.losses import psnr
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
 
@@ -280,6 +281,14 @@ def test_shard_outside_the_folder(tmp_path):
 def test_impossible_widths(changes, message):
     with pytest.raises(UserError, match=message):
         DiffusersCodec({"_class_name": "AutoencoderDC"} | DC | changes)
+
+
+@pytest.mark.parametrize("name", ["shapes-residual", "shapes-multi-scale"])
+def test_a_shipped_codec_is_opened_by_its_name(name):
+    codec, continuous = load_codec(name), load_codec("shapes-base")
+    assert codec.discrete and all(weight.dtype == torch.float32 for weight in codec.parameters())
+    pixels = continuous.reconstruct(pictures(2, 64, 64))
+    assert psnr(codec.decode(codec.encode(pixels), (4, 4)), pixels).min() > 15
 
 
 def test_a_shipped_model_lends_its_codec_by_name():
