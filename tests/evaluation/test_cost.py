@@ -20,9 +20,9 @@ FORWARDS = {
     "per_token, raster": 4,
     "next_token on codes": 4,
     "next_token on residuals": 8,
-    "masked on codes": 3,
+    "masked on codes": 4,  # no more sets than codes
     "next_scale": 2,
-    "masked, text as well": 3,  # the words that it says before are not looks at a picture
+    "masked, text as well": 4,  # the words that it says before are not looks at a picture
 }
 
 

@@ -106,7 +106,6 @@ CASES = {
     "flow to the picture": Case("flow", "pixels", {"path_options": {"prediction": "x0"}}, steps=200),
     "flow, shown the picture before": Case("flow", "pixels", {"reference": "cells"}, steps=200),
     "flow, deeper head": Case("flow", "vq", {"path_options": {"head_depth": 2}}, steps=200),
-    "flow, several noise levels": Case("flow", "pixels", {"times": {"copies": 2}}, steps=200),
     "next_token on codes": Case("next_token", "vq"),
     "next_token on the directions of codes": Case("next_token", "vq, cosine"),
     "next_token on bits": Case("next_token", "lfq"),
@@ -158,9 +157,6 @@ CASES = {
     ),
     "per_token, several masks": Case(
         "per_token", "pixels", {"path_options": MLP_HEAD, "times": {"copies": 2}}, steps=200
-    ),
-    "per_token, masked text": Case(
-        "per_token", "pixels", MASKED_TEXT | {"path_options": MLP_HEAD}, steps=200
     ),
     "per_token, raster": Case(
         "per_token", "pixels", {"path_options": MLP_HEAD | {"order": "raster"}}, steps=200
