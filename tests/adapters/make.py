@@ -8,7 +8,7 @@ import torch
 from tests.documents import random_document, tokenizer
 from tests.models import tiny_config, tiny_model
 from unimodal.adapters.attached import Attached, adapter_tensors
-from unimodal.adapters.base import Note, fingerprint
+from unimodal.adapters.base import Note, identity
 from unimodal.adapters.folder import save_adapter
 from unimodal.adapters.section import LoraSection, Settings
 from unimodal.adapters.targets import lora_config
@@ -22,7 +22,7 @@ from unimodal.sequence.pack import Pack, pack_sequences
 def attach(model: UnifiedModel, seed: int = 0, **section) -> Attached:
     """An adapter whose every number is random, so that all of it matters; of some tokens' rows if asked."""
     new_ids = section.pop("new_ids", ())
-    section = LoraSection(**{"r": 3, "alpha": 6} | section)
+    section = LoraSection(**{"rank": 3, "alpha": 6} | section)
     attached = Attached(model, lora_config(model, section, "base", new_ids), section.target)
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in adapter_tensors(model).items():
@@ -47,7 +47,7 @@ def adapter_folder(folder: Path, base: Path, seed: int = 0, model_seed: int = 0,
     note = Note(
         base=str(base),
         nearby=str(base.resolve()),
-        sha256=fingerprint(base),
+        sha256=identity(base),
         target=options.get("target", "both"),
         settings=settings,
     )

@@ -111,7 +111,7 @@ def test_gradient_checkpointing_keeps_the_places_of_a_modality():
 @pytest.mark.parametrize("target", TARGETS)
 def test_dropout_is_for_training_alone(target):
     model = tiny_model()
-    section = LoraSection(target=target, dropout=0.5, r=4)
+    section = LoraSection(target=target, dropout=0.5, rank=4)
     Attached(model, lora_config(model, section, "base"), target)
     assert not any(module.training for module in model.modules())
     for name, tensor in adapter_tensors(model).items():

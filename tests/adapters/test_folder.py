@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.adapters.make import adapter_folder, adapter_tensors, attach, base_folder, losses, pack
 from tests.models import tiny_model
-from unimodal.adapters.base import find_base, fingerprint, read_note
+from unimodal.adapters.base import find_base, fingerprint, identity, read_note
 from unimodal.adapters.folder import read_adapter
 from unimodal.errors import UserError
 
@@ -77,6 +77,25 @@ def test_the_hash_is_of_the_weights_not_of_the_files(tmp_path, base):
     assert fingerprint(base) == first
     save_file({"mean": torch.zeros(2)}, base / "codec" / "more.safetensors")
     assert fingerprint(base) != first
+
+
+def test_the_identity_is_of_weights_and_of_what_each_id_says(tmp_path, base):
+    """A tokenizer that numbers its tokens anew makes other words of the same weights."""
+    first, weights, file = identity(base), fingerprint(base), base / "tokenizer.json"
+    raw = json.loads(file.read_text())
+    file.write_text(json.dumps(raw, indent=7))
+    assert identity(base) == first
+    vocabulary = raw["model"]["vocab"]
+    one, other = list(vocabulary)[:2]
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    folder = adapter_folder(tmp_path / "adapter", base)
+    file.write_text(json.dumps(raw))
+    assert identity(base) != first and fingerprint(base) == weights
+    with pytest.raises(UserError, match=r"but .* has other weights or other tokens"):
+        find_base(read_note(folder), folder)
+    file.write_text("no tokenizer")
+    with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer that `tokenizers` reads"):
+        identity(base)
 
 
 def test_the_base_is_found_where_it_was_and_where_both_went(tmp_path, base, monkeypatch):

@@ -155,6 +155,8 @@ def test_the_command_refuses_another_base_and_half_a_wish(tmp_path):
         export(base, out, "--to", "llm", "--dtype", "bf16")
     with pytest.raises(UserError, match="is not an adapter"):
         export(base, out, "--merge")
+    with pytest.raises(UserError, match=r"is an adapter, .* add --merge"):
+        export(folder, out, "--to", "llm")
     base_folder(base, seed=2)  # its weights are others now
     with pytest.raises(UserError, match="has other weights"):
         export(folder, out, "--merge")

@@ -94,7 +94,7 @@ def test_training_learns_the_rows_that_init_added(tmp_path, name):
     PixelPatches(32).save(tmp_path / "codec")
     init_model(tmp_path / "llm", tmp_path / "codec", tmp_path / "ours", settings=["image_size=64"])
     recipe = {
-        "model": {"init_from": str(tmp_path / "ours"), "lora": {"r": 2, "target": "text"}},
+        "model": {"init_from": str(tmp_path / "ours"), "lora": {"rank": 2, "target": "text"}},
         "data": {"sources": [{"source": "shapes", "tasks": {"vqa": 1}}], "tokens": 1024, "workers": 0},
         "train": {
             **{"steps": 2, "save_steps": 1, "precision": "fp32", "learning_rate": 0.01},

@@ -25,7 +25,13 @@ def recipe(tmp_path):
     plain = {
         "model": {
             "init_from": str(base),
-            "lora": {"target": "both", "r": 4, "alpha": 8, "dropout": 0.1, "modules_to_save": ["path.head"]},
+            "lora": {
+                "target": "both",
+                "rank": 4,
+                "alpha": 8,
+                "dropout": 0.1,
+                "modules_to_save": ["path.head"],
+            },
         },
         "data": {"sources": [{"source": "shapes"}], "tokens": 512, "workers": 0},
         "train": {
@@ -113,7 +119,7 @@ def test_resume_equals_straight_on(recipe, tmp_path):
 def test_does_not_resume_on_other_weights(recipe, tmp_path):
     train(recipe("train.steps=2"))
     base_folder(tmp_path / "base", seed=1)
-    with pytest.raises(UserError, match="has other weights than when"):
+    with pytest.raises(UserError, match="has other weights or tokens than when"):
         train(recipe("train.resume=auto"))
 
 
@@ -154,7 +160,7 @@ def test_what_an_adapter_cannot_be_is_told(recipe, overrides, told):
 
 
 @pytest.mark.parametrize(
-    "override", ["model.lora.target=words", "model.lora.r=0", "model.lora.dropout=1", "model.lora.rank=4"]
+    "override", ["model.lora.target=words", "model.lora.rank=0", "model.lora.dropout=1", "model.lora.r=4"]
 )
 def test_wrong_values_name_their_key(recipe, override):
     with pytest.raises(UserError, match=override.partition("=")[0].replace(".", r"\.")):

@@ -154,7 +154,7 @@ def test_it_trains_in_full_and_as_an_adapter(folder, tmp_path):
     for name, weight in base.tower.state_dict().items():
         assert torch.equal(weight, tuned.tower.state_dict()[name])
     assert not torch.equal(base.vision_in.linear_in.weight, tuned.vision_in.linear_in.weight)
-    lora = ["model.lora={r: 2, modules_to_save: [vision_in]}", f"output.dir={tmp_path / 'thin'}"]
+    lora = ["model.lora={rank: 2, modules_to_save: [vision_in]}", f"output.dir={tmp_path / 'thin'}"]
     adapted = unimodal.load(adapter=train(load_recipe(file, lora)), device="cpu")
     assert isinstance(adapted.answer(picture(), "how many", max_tokens=2), str)
 

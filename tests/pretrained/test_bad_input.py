@@ -118,6 +118,8 @@ def gaps(llm):
         (config(hidden_size="wide"), "no configuration of a llama model"),
         (config(num_key_value_heads=3), "num_attention_heads"),
         (config(intermediate_size=50), "do not fit its config.json: .*mlp.*shape"),
+        (config(eos_token_id=900), r"config\.json: eos_token_id is 900, which is no token of its tokenizer"),
+        (config(eos_token_id=[1, -1]), "eos_token_id is -1, which is no token"),
         (config(vocab_size=700), "embed_tokens.weight has shape"),
         (config(vocab_size=100), "tokenizer has 3.. tokens.*only 100 rows"),
         (config(tie_word_embeddings=False), "lm_head.weight is missing"),

@@ -87,7 +87,7 @@ def recipe(tmp_path: Path) -> Path:
         (tmp_path / f"{split}.jsonl").write_text((json.dumps(row) + "\n") * count)
     file = tmp_path / "recipe.yaml"
     raw = {
-        "model": {"init_from": str(base), "lora": {"r": 4}},
+        "model": {"init_from": str(base), "lora": {"rank": 4}},
         "data": {
             "sources": [{"path": str(tmp_path / "train.jsonl")}, {"source": "shapes", "weight": 3}],
             "eval_sources": [{"path": str(tmp_path / "val.jsonl")}],
@@ -220,7 +220,7 @@ def large(folder: Path) -> Path:
 SETTINGS = [
     [],
     ["train.gradient_accumulation_steps=2", "train.optimizer=muon", "train.gradient_checkpointing=true"],
-    ["model.lora={r: 16}", "data.tokens=1024"],
+    ["model.lora={rank: 16}", "data.tokens=1024"],
 ]
 
 

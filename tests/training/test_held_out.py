@@ -232,7 +232,7 @@ def test_an_adapter_is_stopped_early_and_its_best_is_given(tmp_path: Path) -> No
     (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
     (tmp_path / "val.jsonl").write_text(json.dumps(other) + "\n")
     recipe = {
-        "model": {"init_from": str(base), "lora": {"r": 4, "modules_to_save": ["embed_tokens"]}},
+        "model": {"init_from": str(base), "lora": {"rank": 4, "modules_to_save": ["embed_tokens"]}},
         "data": {
             "sources": [{"path": str(tmp_path / "train.jsonl")}],
             "eval_sources": [{"path": str(tmp_path / "val.jsonl")}],

@@ -1,15 +1,17 @@
-"""Which model an adapter belongs to: its name, where it was, and a hash of its weights.
+"""Which model an adapter belongs to: its name, where it was, and a hash of its weights and tokens.
 
 The hash goes over what the safetensors files hold (names, types, shapes, numbers), not over the files, so
-that the same weights in other shards are the same base.
+that the same weights in other shards are the same base, and over which text each id stands for.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import tokenizers
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -23,7 +25,7 @@ from unimodal.model.folder import find_model
 class Note(Strict):
     """What stands beside an adapter in `base.json`.
 
-    base      the model's name, as the recipe gave it;  sha256  `fingerprint` of its folder
+    base      the model's name, as the recipe gave it;  sha256  `identity` of its folder
     nearby    that folder, as seen from the adapter's; None for a shipped model and one of the hub.
               Until the note is written (`beside`) it is the whole path
     target    what the adapter changes;  settings  those it was trained with
@@ -53,6 +55,21 @@ def hashed(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
 def fingerprint(folder: Path) -> str:
     """SHA-256 of all weights of a model folder, its codec's included, one tensor in memory at a time."""
     return hashed(_weights(folder))
+
+
+def identity(folder: Path) -> str:
+    """SHA-256 of all that an adapter of a model folder relies on: its weights, and the token of each id.
+
+    How a tokenizer splits a text is not part of it: another way gives other ids, but none another meaning.
+    Raises UserError if the folder's weights or its tokenizer.json cannot be read.
+    """
+    file = folder / "tokenizer.json"
+    try:
+        tokens = tokenizers.Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise UserError(f"{file} is no tokenizer that `tokenizers` reads: {error}") from error
+    said = json.dumps(sorted(tokens.items(), key=lambda item: item[1]))
+    return hashlib.sha256(f"{fingerprint(folder)}\n{said}".encode()).hexdigest()
 
 
 def _weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
@@ -111,7 +128,7 @@ def find_base(note: Note, adapter: Path) -> Path:
         named = Path(note.base)
     folders = [folder for folder in (*there, named) if (folder / "config.json").is_file()]
     for folder in folders:
-        if fingerprint(folder) == note.sha256:
+        if identity(folder) == note.sha256:
             return folder
     if folders:
         raise refusal(note, adapter, folders[0])
@@ -124,6 +141,6 @@ def find_base(note: Note, adapter: Path) -> Path:
 def refusal(note: Note, adapter: Path, folder: str | Path) -> UserError:
     """The sentence for an adapter on another base."""
     return UserError(
-        f"the adapter {adapter} was trained on {note.base} (weights {note.sha256[:12]}), but {folder} has "
-        "other weights. Load it on the model it was trained on, or train one for this model."
+        f"the adapter {adapter} was trained on {note.base} (hash {note.sha256[:12]}), but {folder} has "
+        "other weights or other tokens. Load it on the model it was trained on, or train one for this model."
     )

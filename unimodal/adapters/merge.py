@@ -6,7 +6,7 @@ import torch
 from safetensors import SafetensorError
 
 from unimodal.adapters.attached import Attached
-from unimodal.adapters.base import find_base, fingerprint, refusal
+from unimodal.adapters.base import find_base, identity, refusal
 from unimodal.adapters.folder import read_adapter
 from unimodal.adapters.section import apply_settings
 from unimodal.adapters.targets import positions, target_modules
@@ -37,7 +37,7 @@ def merge_adapter(
     adapter = read_adapter(adapter_folder)
     if model_folder is None:
         folder = find_base(adapter.note, adapter.folder)
-    elif fingerprint(folder := find_model(str(model_folder))) != adapter.note.sha256:
+    elif identity(folder := find_model(str(model_folder))) != adapter.note.sha256:
         raise refusal(adapter.note, adapter.folder, folder)
     if out.exists():
         raise UserError(f"{out} is there already; give a folder that is not.")

@@ -1,7 +1,7 @@
 """The `lora` section of a recipe, and the settings an adapter brings with it.
 
 Low-rank adaptation (LoRA, Hu et al. 2021) leaves every weight W as it is and trains two thin matrices
-beside it: W + (alpha / r) B A.  DoRA (Liu et al. 2024) also trains the length of W's rows.
+beside it: W + (alpha / rank) B A.  DoRA (Liu et al. 2024) also trains the length of W's rows.
 """
 
 from typing import Literal
@@ -26,8 +26,8 @@ class LoraSection(Strict):
     """
 
     target: Target = "both"
-    r: int = Field(16, ge=1)  # rank
-    alpha: int = Field(32, ge=1)  # the change is multiplied by alpha / r
+    rank: int = Field(16, ge=1)  # rows of A and columns of B
+    alpha: int = Field(32, ge=1)  # the change is multiplied by alpha / rank
     dropout: float = Field(0.0, ge=0, lt=1)  # of the inputs of A
     use_dora: bool = False
     modules_to_save: list[str] = Field(default_factory=list)

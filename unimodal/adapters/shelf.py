@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unimodal.adapters.base import fingerprint, refusal
+from unimodal.adapters.base import identity, refusal
 from unimodal.adapters.section import Settings, apply_settings
 from unimodal.errors import UserError, nearest
 from unimodal.model.unified import UnifiedModel
@@ -83,7 +83,7 @@ class Shelf:
             raise UserError(
                 "this model was not loaded from a folder, so no adapter can be checked against it"
             )
-        self._sha256 = self._sha256 or fingerprint(self.folder)
+        self._sha256 = self._sha256 or identity(self.folder)
         if adapter.note.sha256 != self._sha256:
             raise refusal(adapter.note, folder, self.folder)
         if name == self.active:

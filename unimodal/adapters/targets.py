@@ -53,7 +53,7 @@ def lora_config(
     for name in section.modules_to_save:
         _check_whole(model, name)
     return LoraConfig(
-        r=section.r,
+        r=section.rank,
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,
         use_dora=section.use_dora,

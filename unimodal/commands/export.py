@@ -38,6 +38,7 @@ def export(
     ] = None,
 ) -> None:
     """Merge an adapter, give the text part back as a checkpoint of transformers, or both in turn."""
+    from unimodal.adapters.base import is_adapter
     from unimodal.errors import UserError
 
     if not (to or merge):
@@ -45,6 +46,11 @@ def export(
     if not merge:
         if base or dtype:
             raise UserError(f"--{'base' if base else 'dtype'} goes with --merge: only merged weights are new")
+        if is_adapter(model):
+            raise UserError(
+                f"{model} is an adapter, which has no text part of its own: add --merge, and it is "
+                "worked into its base first."
+            )
         _to_llm(model, folder)
     elif not to:
         typer.echo(f"folder: {_merged(model, folder, base, dtype)}")

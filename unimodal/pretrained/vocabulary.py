@@ -17,6 +17,7 @@ from tokenizers import AddedToken, processors
 from unimodal.errors import UserError
 from unimodal.pretrained.checkpoint import read_json
 from unimodal.pretrained.origin import content, read_origin, template_text
+from unimodal.sequence.origin import Origin
 from unimodal.sequence.tokenizer import BOS, SPECIALS, Tokenizer
 
 # What pretrained models call the end of a text, by preference.
@@ -56,7 +57,8 @@ class Vocabulary:
 def extend(folder: Path) -> Vocabulary:
     """The tokenizer of a checkpoint with our special tokens.
 
-    Raises UserError if there is no tokenizer.json, or its tokenizer cannot give every text back.
+    Raises UserError if there is no tokenizer.json, its tokenizer cannot give every text back, or config.json
+    names tokens that it lacks.
     """
     file = folder / "tokenizer.json"
     others = [n for n in ("tokenizer.model", "vocab.json", "vocab.txt") if (folder / n).is_file()]
@@ -82,6 +84,7 @@ def extend(folder: Path) -> Vocabulary:
         pair = [(bos, backend.token_to_id(bos))]
         backend.post_processor = processors.TemplateProcessing(f"{bos} $A", special_tokens=pair)
     origin = read_origin(folder, settings, added)
+    _check_ids(folder, origin, backend)
     try:
         tokenizer = Tokenizer(backend, names, origin)
     except UserError as error:
@@ -94,6 +97,17 @@ def extend(folder: Path) -> Vocabulary:
             )
     kept = [token for token in names.values() if token not in added]
     return Vocabulary(tokenizer, known, kept, added, _notes(folder, template_text(origin), added))
+
+
+def _check_ids(folder: Path, origin: Origin, backend: tokenizers.Tokenizer) -> None:
+    """Ids that config.json names must be tokens: else the tokenizer is another model's, or they are wrong."""
+    for key, value in origin.ids.items():
+        for number in value if isinstance(value, list) else [value]:
+            if number < 0 or backend.id_to_token(number) is None:
+                raise UserError(
+                    f"{folder / 'config.json'}: {key} is {number}, which is no token of its tokenizer.json. "
+                    "Use the tokenizer that was saved with these weights, or set the key to an id or null."
+                )
 
 
 def _end_of_text(raw: dict[str, Any], settings: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ On an accelerator PyTorch's allocator keeps the count.  On a CPU it keeps none, 
 says little of so short a time; there every tensor is counted for as long as its storage lives.
 """
 
+import os
 import re
 import weakref
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+PRIMITIVES = "64"
+
+
+def bound_primitives() -> None:
+    """Let oneDNN, which computes products on a CPU, keep no more prepared ones than a step needs again.
+
+    It prepares one for every shape, and packs hold another number of pictures and answers each time: of the
+    1,024 that it keeps otherwise hardly any is used again.  To be called before anything is computed; what
+    the environment says goes first.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PRIMITIVES)
 
 
 @dataclass

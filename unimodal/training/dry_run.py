@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch.optim import AdamW, Optimizer
 
 from unimodal.attention.door import computed_by
-from unimodal.training.allocations import counted, resident
+from unimodal.training.allocations import bound_primitives, counted, resident
 from unimodal.training.budget import within_budget
 from unimodal.training.checkpoint import check_steps, find_checkpoint, step_of
 from unimodal.training.config import Recipe
@@ -80,70 +80,37 @@ def dry_run(recipe: Recipe) -> Forecast:
 
 
 def _forecast(recipe: Recipe) -> Forecast:
-    if recipe.train.threads is not None:
-        torch.set_num_threads(recipe.train.threads)
-    check_rows(recipe)
-    checkpoint = find_checkpoint(recipe.train.resume, recipe.output.dir)
+    bound_primitives()
     accelerator = Accelerator(mixed_precision="no")
     device = accelerator.device
-    seed_everything(recipe.train.seed)
-    trainee: Trainee = recipe.model.build(recipe, None)
-    check_rows_fit(trainee, recipe)
-    recipe, said = within_budget(recipe, trainee, accelerator.num_processes)
+    trainee, recipe, said = _accepted(recipe, accelerator)
     train = recipe.train
-    if checkpoint:
-        step = step_of(checkpoint)
-        check_steps(step, train.steps)
-        check_rows_are_learned(recipe, checkpoint, step == train.steps)
-    if train.eval_steps:
-        check_metric(trainee, train.metric_for_best_model)
     module = trainee.module.to(device).train()
     if train.gradient_checkpointing:
         enable_checkpointing(module)
     precision = choose_precision(train.precision, device)
     packs = list(islice(trainee.batches(None, 0, 1), PACKS))
-    tensors = [*module.parameters(), *module.buffers()]
-    own = trained(module)
-    forward = Forward(trainee, precision.autocast)
-    generator = torch.Generator(device)
+    passes = _passes(trainee, recipe, max(packs, key=lambda pack: pack.tokens), precision.autocast, device)
 
-    def run(batch: Batch) -> torch.Tensor:
-        generator.manual_seed(noise_seed(train.seed, 0, 0, 0))
-        return forward(batch, generator, trainee.count(batch))[0]
-
-    largest = max(packs, key=lambda pack: pack.tokens)
-    with counted(device, tensors) as held:
-        loss = run(largest)
-        activations = held.live
-        loss.backward()
-        pass_peak = held.peak
-    del loss
-    more = train.gradient_accumulation_steps > 1
-    if not more:
-        module.zero_grad()
-    (seconds,) = timed(lambda: run(largest).backward(), device, 1)
-    kept, most = resident()  # with the gradients
-    module.zero_grad()
-    synchronize(device)
-
+    micro, own = train.gradient_accumulation_steps, trained(module)
     gradients = sum(p.nbytes for p in own.values())
     optimizers = build_optimizers(module, train, precision.orthogonalise)
     memory = {
-        "weights": sum(tensor.nbytes for tensor in tensors),
+        "weights": sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers())),
         "gradients": gradients,
         "optimizer state": sum(map(_state_bytes, optimizers)),
         "averages": 0 if train.ema_decay is None else gradients,
-        "activations": activations,
+        "activations": passes.activations,
         "saving": _saving_bytes(trainee, recipe.output.dtype, device),
     }
     lasting = memory["optimizer state"] + memory["averages"]
     step = max(map(_step_bytes, optimizers))
-    in_passes, after = memory["weights"] + pass_peak + gradients * more, memory["weights"] + gradients
 
     def at_once(in_passes: int, after: int) -> int:
         return lasting + max(in_passes, after + step, after - gradients + memory["saving"])
 
-    micro = train.gradient_accumulation_steps
+    in_passes = memory["weights"] + passes.peak + gradients * (micro > 1)
+    peak = at_once(in_passes, memory["weights"] + gradients)
     numbers = sum(p.numel() for p in own.values())
     return Forecast(
         trained=numbers,
@@ -153,14 +120,76 @@ def _forecast(recipe: Recipe) -> Forecast:
         flops=micro * sum(map(trainee.flops, packs)) / PACKS,
         tokens=micro * sum(pack.tokens for pack in packs) / PACKS,
         budget=micro * sum(pack.budget for pack in packs) / PACKS,
-        seconds=micro * seconds,
+        seconds=micro * passes.seconds,
         rate=precision.peak,
         memory=memory,
-        peak=at_once(in_passes, after),
-        total=at_once(most, kept) if device.type == "cpu" else at_once(in_passes, after),
+        peak=peak,
+        total=at_once(passes.most, passes.kept) if device.type == "cpu" else peak,
         data=_about_data(trainee, recipe, packs),
         machine=f"{device.type}, {precision.reason}",
     )
+
+
+def _accepted(recipe: Recipe, accelerator: Accelerator) -> tuple[Trainee, Recipe, str | None]:
+    """What the recipe trains, the recipe with its steps, and how they were counted.
+
+    Raises UserError for whatever the run would refuse.
+    """
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
+    check_rows(recipe)
+    checkpoint = find_checkpoint(recipe.train.resume, recipe.output.dir)
+    seed_everything(recipe.train.seed)
+    trainee: Trainee = recipe.model.build(recipe, None)
+    check_rows_fit(trainee, recipe)
+    recipe, said = within_budget(recipe, trainee, accelerator.num_processes)
+    if checkpoint:
+        step = step_of(checkpoint)
+        check_steps(step, recipe.train.steps)
+        check_rows_are_learned(recipe, checkpoint, step == recipe.train.steps)
+    if recipe.train.eval_steps:
+        check_metric(trainee, recipe.train.metric_for_best_model)
+    return trainee, recipe, said
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """Of one batch forward and backward: bytes allocated, those of the whole process, and the seconds.
+
+    activations, peak  at the end of the forward pass, and at most
+    kept, most         that the process holds afterwards, with the gradients, and held at most
+    """
+
+    activations: int
+    peak: int
+    kept: int
+    most: int
+    seconds: float
+
+
+def _passes(
+    trainee: Trainee, recipe: Recipe, batch: Batch, autocast: torch.dtype | None, device: torch.device
+) -> _Passes:
+    """Make both passes twice, to count and to time them; no weight is changed."""
+    module, forward, generator = trainee.module, Forward(trainee, autocast), torch.Generator(device)
+
+    def run() -> torch.Tensor:
+        generator.manual_seed(noise_seed(recipe.train.seed, 0, 0, 0))
+        return forward(batch, generator, trainee.count(batch))[0]
+
+    with counted(device, [*module.parameters(), *module.buffers()]) as held:
+        loss = run()
+        activations = held.live
+        loss.backward()
+        peak = held.peak
+    del loss
+    if recipe.train.gradient_accumulation_steps == 1:  # else those of the batches before are there
+        module.zero_grad()
+    (seconds,) = timed(lambda: run().backward(), device, 1)
+    kept, most = resident()
+    module.zero_grad()
+    synchronize(device)
+    return _Passes(activations, peak, kept, most, seconds)
 
 
 def _state_bytes(optimizer: Optimizer) -> int:

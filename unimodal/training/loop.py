@@ -16,6 +16,7 @@ from accelerate.utils import gather_object
 
 from unimodal.attention.door import explain_named
 from unimodal.errors import UserError
+from unimodal.training.allocations import bound_primitives
 from unimodal.training.checkpoint import checkpoint_path, complete_checkpoints
 from unimodal.training.config import Recipe, changes
 from unimodal.training.guard import Derailed
@@ -203,6 +204,7 @@ def train(recipe: Recipe) -> Path:
     Stopped by SIGINT or SIGTERM it returns the model folder of the checkpoint it wrote.  Raises UserError
     for bad input and for a loss that is not finite.
     """
+    bound_primitives()
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     # A batch of text alone leaves the image parts without gradients, hence unused parameters.

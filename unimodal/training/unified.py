@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 
-from unimodal.adapters.base import Note, fingerprint, is_adapter, read_note
+from unimodal.adapters.base import Note, identity, is_adapter, read_note
 from unimodal.adapters.section import LoraSection, Settings, apply_settings
 from unimodal.data.document import Text
 from unimodal.data.mixture import Mixture
@@ -180,14 +180,14 @@ class UnifiedModelSection(ModelConfig):
         note = Note(
             base=self.init_from,
             nearby=str(folder.resolve()) if Path(self.init_from).is_dir() else None,
-            sha256=fingerprint(folder),
+            sha256=identity(folder),
             target=self.lora.target,
             settings=Settings.of(model.config),
         )
         if checkpoint and read_note(checkpoint / "model").sha256 != note.sha256:
             raise UserError(
-                f"{folder} has other weights than when {checkpoint} was written: its adapter would not fit. "
-                "Bring the old weights back, or start anew with another output.dir."
+                f"{folder} has other weights or tokens than when {checkpoint} was written: its adapter would "
+                "not fit. Bring the old ones back, or start anew with another output.dir."
             )
         Attached(model, lora_config(model, self.lora, self.init_from, new_ids), self.lora.target)
         return note
