@@ -11,7 +11,8 @@ import pytest
 from PIL import Image as Pillow
 
 from unimodal.data.document import Document, Image, Text, Turn
-from unimodal.data.rows import parse_row, read_rows
+from unimodal.data.files import read_rows
+from unimodal.data.rows import parse_row
 from unimodal.data.source import FileSource
 from unimodal.errors import UserError
 

@@ -33,3 +33,14 @@ def environment() -> dict[str, str]:
         found[f"GEMM {name}"] = f"{gemm_rate(device, dtype) / 1e9:,.1f} GFLOP/s"
     found["pictures in the terminal"] = graphics_protocol()
     return found
+
+
+def env() -> None:
+    """Say what this machine has, for a bug report: versions, device, speed, terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in environment().items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)

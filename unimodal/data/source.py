@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from unimodal.data.rows import file_kind, open_parquet, parse_line, root_cause
+from unimodal.data.files import file_kind, open_parquet, parse_line, root_cause
 from unimodal.errors import UserError, nearest
 
 

@@ -38,9 +38,10 @@ from torch.nn.functional import adaptive_avg_pool2d, pixel_shuffle, pixel_unshuf
 
 from unimodal.errors import UserError
 from unimodal.images import autoencoders
+from unimodal.images.codebooks import InsideNetwork
 from unimodal.images.codec import Codec, check_fold
 from unimodal.images.quantizer import Cells, to_rows
-from unimodal.images.quantizers import InsideNetwork, build_quantizer, complete
+from unimodal.images.quantizers import build_quantizer, complete
 
 QUANTIZER_WEIGHTS = "quantizer.safetensors"
 OWN_CODEBOOK = "VQModel"  # the one class of diffusers that brings its quantizer

@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 from tests.data.importers.made import exchange, png, put, put_lines, run, say
 from unimodal.cli import app
 from unimodal.commands.convert import NAMES
+from unimodal.data.files import read_rows
 from unimodal.data.importers import IMPORTERS, advice, recognise
 from unimodal.data.importers.convert import convert, print_report
 from unimodal.data.preview import sheet
-from unimodal.data.rows import parse_row, read_rows
+from unimodal.data.rows import parse_row
 from unimodal.data.source import FileSource
 from unimodal.errors import UserError
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from unimodal.data.rows import parse_line, read_rows
+from unimodal.data.files import parse_line, read_rows
 from unimodal.errors import UserError, nearest
 
 Records = Iterator[tuple[str, dict | UserError]]
