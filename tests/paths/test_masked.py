@@ -2,7 +2,7 @@
 they should."""
 
 import math
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 from unittest import mock
 
 import numpy as np
@@ -28,7 +28,7 @@ from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
 from unimodal.paths.masked import MASKED, MaskedCodes, MaskedPath
 from unimodal.paths.path import flatten
-from unimodal.paths.sets import SCHEDULES, counts, halton_order
+from unimodal.paths.sets import SCHEDULES, counts, halton_order, mean_asked, within
 from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
 
@@ -245,7 +245,7 @@ def test_maps_have_codebooks_of_their_own():
     assert places[:4] == places[4:] == [[0, 0], [0, 1], [1, 0], [1, 1]]
     known = path._embed(truth, seen.maps) - path.map_in(seen.maps)
     assert not torch.isclose(known[:4], known[4:]).any()
-    seen.inputs = torch.full_like(truth, MASKED)
+    seen.inputs, seen.weights = torch.full_like(truth, MASKED), torch.linspace(1, 2, 8)
     hidden = torch.randn(8, path.mask.numel())
     before = path.loss(hidden, seen)
     with torch.no_grad():
@@ -254,7 +254,62 @@ def test_maps_have_codebooks_of_their_own():
     assert changed == [False] * 4 + [True] * 4
     logits = path.logits(hidden[None], seen.maps)[0]
     wanted = torch.nn.functional.cross_entropy(logits, truth, reduction="none")
-    torch.testing.assert_close(path.loss(hidden, seen), wanted * math.pi / 2)
+    torch.testing.assert_close(path.loss(hidden, seen), wanted * torch.linspace(1, 2, 8))
+
+
+@pytest.mark.parametrize("weighting", ["even", "inverse_ratio"])
+@pytest.mark.parametrize("codec", ["residual", "multi_scale"])
+def test_training_hides_the_last_maps_and_asks_for_the_first_of_them(codec, weighting):
+    """What a map says of an unknown sum of those before it cannot be learned."""
+    path = path_of(codec_of(codec), weighting=weighting)
+    grid, pictures = (8, 8), 3000
+    maps = path._maps(grid)
+    codes = [torch.zeros(len(maps), dtype=torch.long)] * pictures
+    seen = path.corrupt(codes, [grid] * pictures, torch.Generator().manual_seed(0))
+    hidden = (seen.inputs == MASKED).reshape(pictures, -1)
+    weights, asked = seen.weights.reshape(pictures, -1), 0
+    for chosen, weight in zip(hidden, weights):
+        first = maps[chosen].min()
+        assert chosen[maps > first].all() and not chosen[maps < first].any()
+        assert torch.equal(weight > 0, chosen & (maps == first))
+        assert len(weight[weight > 0].unique()) == 1
+        asked += (weight > 0).sum().item()
+    each = weights.mean(1) if weighting == "inverse_ratio" else weights.mean()[None]
+    torch.testing.assert_close(each, torch.ones_like(each), rtol=0.03, atol=0)
+    sizes = torch.bincount(maps).tolist()
+    assert asked / hidden.numel() == pytest.approx(mean_asked("cosine", tuple(sizes)), rel=0.03)
+    torch.testing.assert_close(hidden.float().mean(1), seen.times)
+
+
+@pytest.mark.parametrize("order", ["halton", "random", "confidence"])
+@pytest.mark.parametrize("codec", ["residual", "multi_scale"])
+@torch.no_grad()
+def test_drawing_fills_in_a_map_after_the_other(codec, order):
+    path = path_of(codec_of(codec), order=order)
+    grid, seen = (8, 8), []
+    maps = path._maps(grid)
+    mask = path.mask + path.map_in(maps)
+
+    def look(embeds, guided):
+        seen.append((embeds == mask).all(-1))
+        return torch.randn(embeds.shape, generator=torch.Generator().manual_seed(len(seen))), {}
+
+    generators = [torch.Generator().manual_seed(n) for n in range(3)]
+    assert path.sample(look, None, grid, generators, PLAIN).min() >= 0
+    assert maps.max() < len(seen) <= 12
+    seen.append(torch.zeros_like(seen[0]))
+    for before, after in pairwise(seen):
+        for filled, still in zip(before & ~after, before):
+            assert filled.any() and (maps[filled] == maps[still].min()).all()
+    seen.clear()
+    path.sample(look, None, grid, generators, PLAIN, steps=1)
+    assert len(seen) == maps.max() + 1  # a map a forward at least
+
+
+def test_sets_end_where_parts_end():
+    assert within([1, 2, 6, 7], [4, 4, 8]) == [1, 2, 1, 4, 1, 7]
+    assert within([16], [4, 4, 8]) == [4, 4, 8]
+    assert within([4, 12], [16]) == [4, 12]
 
 
 def test_what_does_not_go_with_it_is_refused():
@@ -284,7 +339,12 @@ def said(model) -> np.ndarray:
     def corrupt(truths, grids, generator):
         codes, owner = flatten(truths)
         return MaskedCodes(
-            codes.where(known, MASKED), codes, owner, torch.ones(len(truths)), torch.zeros_like(codes)
+            codes.where(known, MASKED),
+            codes,
+            owner,
+            torch.ones(len(truths)),
+            torch.zeros_like(codes),
+            torch.ones(len(codes)),
         )
 
     def loss(hidden, corrupted):

@@ -64,6 +64,7 @@ class Residual(Quantizer):
     """`depth` maps of full size, each for what the sum of those before it left over; see VQ for the rest."""
 
     terms = ("commitment",)
+    nested = True
 
     def __init__(
         self, channels: int, codes: int, depth: int, decay: float = 0.95, reset: float = 0.02

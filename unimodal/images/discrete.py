@@ -19,8 +19,8 @@ What a path needs, whichever quantizer it is (B batch, h w cells of stride x str
     residual      8x8, once a depth          what the maps before it left over
     multi_scale   1x1, 2x2, ... 8x8          the same, scaled up and smoothed
 
-So `next_token` writes the N codes in order; `masked` fills in the N codes of all maps, or asks for a codec of
-one map, whose codes are the cells; `next_scale` writes a map a step, with `inputs` as its teacher-forced
+So `next_token` writes the N codes in order; `masked` fills in the N codes of all maps, where `codec.nested` a
+map after the other; `next_scale` writes a map a step, with `inputs` as its teacher-forced
 inputs and `next_input`, which is the same code, while it draws.  The first map's inputs are those of an empty
 sum: a path begins with a start embedding of its own.  Codes of different maps come from different codebooks,
 unless `codec.shared`, so a path tells the maps apart.
@@ -102,6 +102,11 @@ class DiscreteCodec(Codec):
     def shared(self) -> bool:
         """Whether a code means the same vector in every map."""
         return self.quantizer.shared
+
+    @property
+    def nested(self) -> bool:
+        """Whether a map says what the sum of those before it left over."""
+        return self.quantizer.nested
 
     def maps(self, cells: Cells) -> list[Cells]:
         """Rows and columns of each map of a picture of (h, w) cells, in the order of its codes."""

@@ -40,6 +40,7 @@ class MultiScale(Quantizer):
 
     terms = ("commitment", "codebook")
     shared = True
+    nested = True
 
     def __init__(
         self, channels: int, codes: int, scales: list[int], decay: float = 0.95, reset: float = 0.02

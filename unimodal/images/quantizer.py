@@ -37,6 +37,8 @@ class Quantizer(nn.Module, ABC):
     vocabulary  every code is in [0, vocabulary); code k of one map is no relative of code k of another,
                 unless `shared`
     terms       names of the losses that `forward` gives
+    nested      whether a map says what the sum of those before it left over: then its codes mean little
+                while those are not known
     shares      sides of each map as shares of the picture's, in the order of the codes; see `maps_of`
     books       the library's module.  It learns inside `forward` only, whatever mode the whole model is in:
                 a frozen codec inside a model in training must not move its codebook when it encodes.
@@ -44,6 +46,7 @@ class Quantizer(nn.Module, ABC):
 
     terms: tuple[str, ...] = ()
     shared = False
+    nested = False
     fitted: Tensor
 
     def __init__(self, vocabulary: int, books: nn.Module, shares: Sequence[float] = (1.0,)) -> None:

@@ -2,7 +2,10 @@
 
 All positions see each other, and those that are hidden hold a mask embedding; drawing begins with nothing
 but masks and fills in a set of codes a forward (Chang et al. 2022, MaskGIT; inside a language model Xie et
-al. 2024, Show-o).  Codecs with several maps have a position a code, whichever map it is of.
+al. 2024, Show-o).  Codecs with several maps have a position a code, whichever map it is of.  Where a map says
+what those before it left over, the maps are filled in one after the other, and training asks only for codes
+of the first map that is not yet known whole: what is left of an unknown sum cannot be said (Borsos et al.
+2023, SoundStorm).
 """
 
 from dataclasses import dataclass
@@ -23,7 +26,14 @@ from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, ramped, row_gumbel
 from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
 from unimodal.paths.path import OF_LATENTS, Before, Corrupted, Look, flatten
-from unimodal.paths.sets import MEAN_SHARE, SCHEDULES, counts, halton_order, random_orders, random_set
+from unimodal.paths.sets import (
+    SCHEDULES,
+    counts,
+    mean_asked,
+    order_of,
+    random_set,
+    within,
+)
 from unimodal.sequence.spans import Grid, TargetLayout
 
 MASKED = -1
@@ -33,10 +43,12 @@ MASKED = -1
 class MaskedCodes(Corrupted):
     """inputs (P,) codes, or MASKED; target (P,) codes; times (I,) the share that is masked.
 
-    maps  (P,) number of the map that each code is of
+    maps     (P,) number of the map that each code is of
+    weights  (P,) what each code counts in the loss; 0 for those that are known, or not asked for
     """
 
     maps: Tensor
+    weights: Tensor
 
 
 class MaskedPath(nn.Module):
@@ -54,7 +66,8 @@ class MaskedPath(nn.Module):
         schedule            shares of codes that training hides and sampling leaves hidden
         order               which codes come first: `halton`, spread evenly; `random`; `confidence`, the
                             surest of what was drawn, which leans towards what is common
-        forwards            that a picture takes, if the caller does not say
+        forwards            that a picture takes, if the caller does not say; one a map at least where maps
+                            are filled in one after the other
         choice_temperature  of the order by confidence: Gumbel noise that falls to 0 in a straight line
         guidance_ramp       guidance grows with the share that is known, to all of it in the last forward
         weighting           `even`: every masked code weighs the same (MaskGIT); `inverse_ratio`: every
@@ -81,6 +94,7 @@ class MaskedPath(nn.Module):
         self.times = config.times
         self.channels, self.vocabulary, self.shares = codec.channels, codec.vocabulary, tuple(codec.shares)
         self.books = 1 if codec.shared else len(self.shares)
+        self.nested = codec.nested and len(self.shares) > 1
         width = config.hidden_size
         self.latent_in = nn.Linear(self.channels, width)
         self.code_in = nn.Embedding(self.books * self.vocabulary, width)
@@ -113,11 +127,27 @@ class MaskedPath(nn.Module):
         codes, owner = flatten(truths)
         done = torch.rand(len(truths), generator=generator, device=generator.device).tolist()
         schedule = SCHEDULES[self.options.schedule]
-        sets = [random_set(len(truth), schedule(at), generator) for truth, at in zip(truths, done)]
-        masked = torch.cat(sets).to(codes.device)
-        times = torch.stack([chosen.float().mean() for chosen in sets]).to(codes.device)
-        maps = torch.cat([self._maps(grid) for grid in grids]).to(codes.device)
-        return MaskedCodes(codes.masked_fill(masked, MASKED), codes, owner, times, maps)
+        maps = [self._maps(grid).to(generator.device) for grid in grids]
+        sets = [
+            random_set(len(one), schedule(at), generator, one if self.nested else None)
+            for one, at in zip(maps, done)
+        ]
+        weights = [self._weights(*one) for one in zip(sets, maps, grids)]
+        times = torch.stack([chosen.float().mean() for chosen in sets])
+        parts = (torch.cat(sets), times, torch.cat(maps), torch.cat(weights))
+        masked, *rest = (part.to(codes.device) for part in parts)
+        return MaskedCodes(codes.masked_fill(masked, MASKED), codes, owner, *rest)
+
+    def _weights(self, masked: Tensor, maps: Tensor, grid: Grid) -> Tensor:
+        """(P,) what each code of a picture counts.
+
+        The mean over a picture is the mean over the codes asked for (inverse_ratio), or is scaled so that the
+        mean over many pictures is the mean over all codes asked for (even).
+        """
+        asked = (masked & (maps == maps[masked].min()) if self.nested else masked).float()
+        if self.options.weighting == "inverse_ratio":
+            return asked / asked.mean()
+        return asked / mean_asked(self.options.schedule, self._sizes(grid))
 
     def embed(self, corrupted: MaskedCodes) -> Tensor:
         """Known codes as themselves, their entries read as a finished picture is; hidden ones as the mask."""
@@ -135,19 +165,18 @@ class MaskedPath(nn.Module):
         return self.latent_in(latents)
 
     def loss(self, hidden: Tensor, corrupted: MaskedCodes) -> Tensor:
-        """Cross-entropy (P,) of the masked codes, in nats; 0 where a code is known.
-
-        The mean over a picture is the mean over its masked codes (inverse_ratio), or is scaled so that the
-        mean over many pictures is the mean over all masked codes there are (even).
-        """
-        masked, book = corrupted.inputs == MASKED, self._book(corrupted.maps)
+        """Cross-entropy (P,) of the codes that are asked for, in nats, weighted; 0 for all others."""
+        asked, book = corrupted.weights > 0, self._book(corrupted.maps)
         loss = torch.zeros(len(hidden), device=hidden.device)
         for number, head in enumerate(self.heads):
-            at = masked & (book == number)
+            at = asked & (book == number)
             loss[at] = cross_entropy(head(hidden[at]).float(), corrupted.target[at], reduction="none")
-        if self.options.weighting == "inverse_ratio":
-            return loss / corrupted.times[corrupted.owner]
-        return loss / MEAN_SHARE[self.options.schedule]
+        return loss * corrupted.weights
+
+    def _sizes(self, grid: Grid) -> tuple[int, ...]:
+        """Codes of each part of a picture that is filled in before the next."""
+        sizes = tuple(rows * columns for rows, columns in maps_of(self.shares, grid))
+        return sizes if self.nested else (sum(sizes),)
 
     def _maps(self, grid: Grid) -> Tensor:
         """(P,) the number of the map that each code is of."""
@@ -175,7 +204,7 @@ class MaskedPath(nn.Module):
         on_step: OnStep | None = None,
         before: Before | None = None,
     ) -> Tensor:
-        """Codes (B, P), a set a forward; `steps` is the number of forwards.
+        """Codes (B, P), a set a forward; `steps` is the number of forwards, at least one a map if nested.
 
         Guidance is of logits, and its interval is of the share that is hidden.
         """
@@ -184,8 +213,10 @@ class MaskedPath(nn.Module):
         maps = self._maps(grid).to(device)
         total = len(maps)
         codes = torch.full((len(generators), total), MASKED, device=device)
-        order = self._order(grid, generators)
-        sets, done = counts(self.options.schedule, total, forwards), 0
+        kind, cells = self.options.order, maps_of(self.shares, grid)
+        order = None if kind == "confidence" else order_of(kind, cells, self.nested, generators).to(device)
+        sizes, done = self._sizes(grid), 0
+        sets = within(counts(self.options.schedule, total, max(forwards - len(sizes) + 1, 1)), sizes)
         for number, count in enumerate(sets, start=1):
             guides = guidance.applies(1 - done / total)
             hidden, nulls = look(self._embed(codes, maps), guides)
@@ -194,7 +225,8 @@ class MaskedPath(nn.Module):
             drawn = choose(logits, generators, self.options)
             if order is None:
                 sure = self._sureness(logits, drawn, generators, 1 - number / len(sets))
-                at = sure.masked_fill(codes != MASKED, -torch.inf).topk(count).indices
+                later = maps > maps[done] if self.nested else maps < 0
+                at = sure.masked_fill((codes != MASKED) | later, -torch.inf).topk(count).indices
             else:
                 at = order[:, done : done + count]
             codes = codes.scatter(1, at, drawn.gather(1, at))
@@ -202,15 +234,6 @@ class MaskedPath(nn.Module):
             if on_step:
                 on_step(number, len(sets))
         return codes
-
-    def _order(self, grid: Grid, generators: list[torch.Generator]) -> Tensor | None:
-        """(B, P) the order in which codes are filled in; None if confidence says."""
-        if self.options.order == "confidence":
-            return None
-        if self.options.order == "random":
-            return random_orders(generators, len(self._maps(grid))).to(self.mask.device)
-        order = torch.tensor(halton_order(tuple(maps_of(self.shares, grid))), device=self.mask.device)
-        return order.expand(len(generators), -1)
 
     def _sureness(
         self, logits: Tensor, drawn: Tensor, generators: list[torch.Generator], left: float

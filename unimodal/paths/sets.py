@@ -6,9 +6,10 @@ forwards; the same function, of a uniform number, gives the shares that training
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
 }
 MEAN_SHARE = {"cosine": 2 / math.pi, "arccos": 2 / math.pi, "linear": 1 / 2}  # their integrals from 0 to 1
+EVALUATIONS = 10_000  # of a schedule, where there is no integral in closed form
 
 
 def counts(schedule: str, positions: int, forwards: int) -> list[int]:
@@ -41,17 +43,64 @@ def counts(schedule: str, positions: int, forwards: int) -> list[int]:
     return [before - after for before, after in pairwise(hidden)]
 
 
-def random_set(positions: int, share: float, generator: torch.Generator) -> Tensor:
-    """A random set of share x positions, rounded up and at least one: (positions,) bool."""
+def within(sets: list[int], sizes: Sequence[int]) -> list[int]:
+    """Sets of so many positions, cut wherever one of the parts of `sizes` that they fill in order ends."""
+    ends = sorted({*np.cumsum(sets).tolist(), *np.cumsum(sizes).tolist()})
+    return [after - before for before, after in pairwise([0, *ends])]
+
+
+def random_set(
+    positions: int, share: float, generator: torch.Generator, parts: Tensor | None = None
+) -> Tensor:
+    """A random set of share x positions, rounded up and at least one: (positions,) bool.
+
+    parts  (positions,) number of the part that each is of: those of later parts are taken first
+    """
     chosen = torch.zeros(positions, dtype=torch.bool, device=generator.device)
     count = min(max(math.ceil(share * positions), 1), positions)
-    chosen[torch.randperm(positions, generator=generator, device=generator.device)[:count]] = True
+    order = torch.randperm(positions, generator=generator, device=generator.device)
+    if parts is not None:
+        order = order[parts.to(order.device)[order].argsort(descending=True, stable=True)]
+    chosen[order[:count]] = True
     return chosen
+
+
+@lru_cache(maxsize=64)
+def mean_asked(schedule: str, sizes: tuple[int, ...]) -> float:
+    """The mean share of positions that training asks for: the hidden ones of the first part with any.
+
+    sizes  of the parts that are filled in one after the other; all hidden positions if there is one part
+    """
+    if len(sizes) == 1:
+        return MEAN_SHARE[schedule]
+    total, later = sum(sizes), np.cumsum([0, *sizes[:0:-1]])  # positions behind each part, the last first
+    shares = np.array([SCHEDULES[schedule]((at + 0.5) / EVALUATIONS) for at in range(EVALUATIONS)])
+    hidden = np.ceil(shares * total).clip(1, total)
+    behind = later[np.searchsorted(later, hidden, side="left") - 1]
+    return float((hidden - behind).mean() / total)
 
 
 def random_orders(generators: list[torch.Generator], positions: int) -> Tensor:
     """An order of all positions for each row, from its own generator: (B, positions)."""
     return torch.stack([torch.randperm(positions, generator=generator) for generator in generators])
+
+
+def order_of(
+    kind: Literal["halton", "random"], maps: list[Cells], apart: bool, generators: list[torch.Generator]
+) -> Tensor:
+    """An order of the codes of maps (rows, columns) for each row of a batch: (B, codes).
+
+    kind   `halton`, the same for all rows, or `random`, from each row's own generator
+    apart  whether the maps come one after the other, each in an order of its own
+    """
+    groups = [(cells,) for cells in maps] if apart else [tuple(maps)]
+    sizes = [sum(rows * columns for rows, columns in group) for group in groups]
+    if kind == "random":
+        orders = [random_orders(generators, size) for size in sizes]
+    else:
+        orders = [torch.tensor(halton_order(group)).expand(len(generators), -1) for group in groups]
+    starts = np.cumsum([0, *sizes[:-1]]).tolist()
+    return torch.cat([order + start for order, start in zip(orders, starts)], dim=1)
 
 
 @lru_cache(maxsize=64)
