@@ -75,6 +75,56 @@ def test_pictures_of_several_shapes_keep_their_own_inputs():
         torch.testing.assert_close(getattr(together, name), torch.cat([getattr(x, name) for x in alone]))
 
 
+def test_what_went_astray_is_made_up_for():
+    """By hand, a cell at a time: what is left after what was said, averaged there, and the nearest entry."""
+    model = scales_model({"kind": "multi_scale", "codes": 96, "scales": [1, 2, 4]})
+    quantizer, cells = model.codec.quantizer, (4, 4)
+    codes = torch.randint(96, (40, 21), generator=torch.Generator().manual_seed(0))
+    shares = torch.linspace(0, 0.9, 40)
+    wanted, said = quantizer.astray(codes, cells, shares, torch.Generator().manual_seed(1))
+    assert torch.equal(wanted[0], codes[0]) and torch.equal(said[0], codes[0])
+    flipped = (wanted != said).float()
+    assert (flipped.mean(1) - shares).abs().max() < 0.35 and abs(flipped.mean() - 0.45) < 0.05
+    book, whole = quantizer.books.codebook, quantizer.latents(codes, cells)
+    for picture in range(40):
+        done = 0
+        for side in (1, 2, 4):
+            map_of = slice(done, done + side * side)
+            left = whole[picture]
+            if done:
+                left = left - quantizer.latents(said[picture : picture + 1, :done], cells)[0]
+            if torch.equal(said[picture, :done], codes[picture, :done]):
+                assert torch.equal(wanted[picture, map_of], codes[picture, map_of])
+            else:
+                size = 4 // side
+                for cell in range(side * side):
+                    row, column = divmod(cell, side)
+                    part = left[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+                    apart = (book - part.mean((1, 2))).norm(dim=1)
+                    order = apart.argsort().tolist()
+                    assert wanted[picture, done + cell] == order[0]
+                    assert said[picture, done + cell] in order[:3]  # 3 = 96 / 32
+            done += side * side
+
+
+def test_training_on_what_went_astray_sees_it():
+    path, codec = scales_model(flips=0.9).path, scales_model().codec
+    codes = torch.randint(CODES, (30, 5), generator=torch.Generator().manual_seed(0))
+    truths = path.truth(codec, codes, None, CELLS)
+    made, again, other = (
+        path.corrupt(truths, [CELLS] * 30, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(made.inputs, again.inputs) and torch.equal(made.target, again.target)
+    assert not torch.equal(made.inputs, other.inputs)
+    inputs, target = made.inputs.reshape(30, 5, -1), made.target.reshape(30, 5)
+    assert torch.equal(target[:, 0], codes[:, 0])  # nothing is coarser than the first
+    said = torch.stack([codec.inputs(torch.full((1, 5), code), CELLS)[0, 1:] for code in range(CODES)])
+    first = torch.stack([(inputs[:, 1:] - one).abs().amax((1, 2)) for one in said]).argmin(0)
+    strayed = first != codes[:, 0]
+    assert 5 < strayed.sum() < 25
+    assert torch.equal(target[~strayed], codes[~strayed])
+
+
 def test_a_look_a_scale():
     model = scales_model({"kind": "multi_scale", "codes": 3, "scales": [1, 2, 3, 4]})
     seen, told = [], []

@@ -26,6 +26,7 @@ from unimodal.images.quantizer import (
 )
 
 SMOOTHED = 0.5  # share of the convolved in what a scale adds, as in the paper's code
+ASTRAY = 32  # a code that goes astray is among one in so many entries, those nearest to what is left
 
 
 class MultiScale(Quantizer):
@@ -76,6 +77,31 @@ class MultiScale(Quantizer):
             found.append(self.books(to_rows(F.adaptive_avg_pool2d(left, size)))[1])
             left = left - self.term(number, found[-1], cells)
         return torch.cat(found, 1)
+
+    @torch.no_grad()
+    def astray(
+        self, codes: Tensor, cells: Cells, shares: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Pictures of codes (B, N) said with mistakes: codes that should be said, and that were, (B, N) each.
+
+        shares  (B,) of each picture's codes that go astray, to an entry near the right one
+        What should be said after a mistake is what makes up for it best (Han et al. 2025, Infinity).
+        """
+        left, true, wanted, said = self.latents(codes, cells), self.split(codes, cells), [], []
+        book, off = self.books.codebook, torch.zeros(len(codes), 1, dtype=torch.bool, device=codes.device)
+        for number, size in enumerate(self.maps(cells)):
+            distances = torch.cdist(to_rows(F.adaptive_avg_pool2d(left, size)), book)
+            near = distances.topk(max(2, len(book) // ASTRAY), largest=False).indices
+            # The codec's own code as long as nothing went astray; the sum it made is not what it was made of.
+            wanted.append(near[..., 0].where(off, true[number]))
+            chance = torch.rand(2, *wanted[-1].shape, generator=generator, device=generator.device)
+            chance = chance.to(codes.device)
+            other = near.gather(-1, (1 + chance[0] * (near.shape[-1] - 1)).long()[..., None])[..., 0]
+            goes = chance[1] < shares[:, None]
+            said.append(other.where(goes, wanted[-1]))
+            off = off | goes.any(1, keepdim=True)
+            left = left - self.term(number, said[-1], cells)
+        return torch.cat(wanted, 1), torch.cat(said, 1)
 
     def learn(self, latents: Tensor) -> Quantized:
         """See Quantizer.

@@ -10,10 +10,11 @@ N codes of a picture, its maps one after another; C latent channels.
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -27,7 +28,13 @@ from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
 from unimodal.paths.path import OF_LATENTS, Before, Corrupted, Look, flatten
 from unimodal.sequence.spans import Grid, TargetLayout
 
-Truth = tuple[Tensor, Tensor]  # codes (N,), and what the coarser ones add up to at the place of each (N, C)
+
+class Truth(NamedTuple):
+    """Codes (N,), what the coarser ones add up to at the place of each (N, C), and whose codes they are."""
+
+    codes: Tensor
+    inputs: Tensor
+    codec: Codec
 
 
 @dataclass(slots=True)
@@ -43,9 +50,17 @@ class NextScalePath(nn.Module):
     IDLE: ClassVar[frozenset[str]] = OF_LATENTS | {"times.copies", "sampling.steps"}
 
     class Options(Choice):
-        """guidance_ramp: guidance grows from none at the coarsest scale to all of it at the finest."""
+        """Settings of this path alone, besides how a code is chosen.
+
+        guidance_ramp  guidance grows from none at the coarsest scale to all of it at the finest
+        flips          in training up to this share of a picture's codes go astray, and finer ones learn to
+                       make up for it (Han et al. 2025, Infinity): mistakes of coarse scales, which no true
+                       picture shows, are then mended while drawing.  Above 0 pictures whose coarse scales
+                       resemble each other are told apart less
+        """
 
         guidance_ramp: bool = True
+        flips: float = Field(0.0, ge=0, lt=1)
 
     def __init__(self, config: ModelConfig, codec: Codec):
         super().__init__()
@@ -77,18 +92,36 @@ class NextScalePath(nn.Module):
     def truth(self, codec: Codec, encoded: Tensor, latents: Tensor, grid: Grid) -> list[Truth]:
         """The codes, and what is seen of the coarser ones, computed as `sample` does: in full precision."""
         with torch.autocast(encoded.device.type, enabled=False):
-            return list(zip(encoded, codec.inputs(encoded, grid)))
+            return [Truth(*one, codec) for one in zip(encoded, codec.inputs(encoded, grid))]
 
     def corrupt(self, truths: list[Truth], grids: list[Grid], generator: torch.Generator) -> Scales:
-        """Nothing is left to chance: every scale is said from the true coarser ones.
+        """Every scale is said from the true coarser ones, or from such that went astray (`flips`).
 
         The time is 1, a blank sheet, for all.
         """
-        target, owner = flatten([codes for codes, _ in truths])
-        seen = torch.cat([inputs for _, inputs in truths])
+        if self.options.flips and truths:
+            truths = self._astray(truths, grids, generator)
+        target, owner = flatten([truth.codes for truth in truths])
+        seen = torch.cat([truth.inputs for truth in truths])
         scales = np.concatenate([layout_of(self.shares, grid)[0] for grid in grids])
         times = torch.ones(len(truths), device=target.device)
         return Scales(seen, target, owner, times, torch.from_numpy(scales).to(target.device))
+
+    @torch.no_grad()
+    def _astray(self, truths: list[Truth], grids: list[Grid], generator: torch.Generator) -> list[Truth]:
+        """What to say of each picture, and what is seen of it, where a share of what was said is wrong."""
+        codec = truths[0].codec
+        shares = self.options.flips * torch.rand(len(truths), generator=generator, device=generator.device)
+        found = list(truths)
+        for grid in dict.fromkeys(grids):
+            numbers = [number for number, other in enumerate(grids) if other == grid]
+            codes = torch.stack([truths[number].codes for number in numbers])
+            with torch.autocast(codes.device.type, enabled=False):
+                here = shares[numbers].to(codes.device)
+                wanted, said = codec.quantizer.astray(codes, grid, here, generator)
+                for number, *one in zip(numbers, wanted, codec.inputs(said, grid)):
+                    found[number] = Truth(*one, codec)
+        return found
 
     def embed(self, corrupted: Scales) -> Tensor:
         """What coarser scales add up to, read as a finished picture is, and the scale."""
