@@ -99,7 +99,7 @@ class MultiScale(Quantizer):
             other = near.gather(-1, (1 + chance[0] * (near.shape[-1] - 1)).long()[..., None])[..., 0]
             goes = chance[1] < shares[:, None]
             said.append(other.where(goes, wanted[-1]))
-            off = off | goes.any(1, keepdim=True)
+            off = off | (said[-1] != wanted[-1]).any(1, keepdim=True)
             left = left - self.term(number, said[-1], cells)
         return torch.cat(wanted, 1), torch.cat(said, 1)
 
