@@ -141,7 +141,13 @@ def test_an_exact_codec_is_judged_exact_on_shapes_and_emoji(tmp_path):
         judge_codec(JudgedCodec("pixels", PixelPatches(8)), "unseen", 2, 0, tmp_path)
 
 
+def test_shipped_codecs_are_judged_by_their_names():
+    for name, kind in (("shapes-residual", "residual"), ("shapes-multi-scale", "multi_scale")):
+        assert open_codec(name).codec.settings["kind"] == kind
+
+
 def test_what_is_no_codec(tmp_path):
+    assert open_codec("shapes-base") is None
     assert open_codec(str(tmp_path)) is None
     (tmp_path / "config.json").write_text('{"model_type": "unimodal"}')
     assert open_codec(str(tmp_path)) is None

@@ -13,7 +13,7 @@ from unimodal.errors import UserError
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Argument(help="A shipped model, a folder that `train` wrote (of a codec too), or a hub id."),
+        typer.Argument(help="A shipped model or codec, a folder of one that `train` wrote, or a hub id."),
     ] = None,
     adapter: Adapter = None,
     device: Device = None,

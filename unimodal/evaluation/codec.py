@@ -26,7 +26,7 @@ from unimodal.evaluation.scores import Score, average, share
 from unimodal.evaluation.shapes import BATCH, psnr
 from unimodal.images.codec import CODEC_FILE, Codec
 from unimodal.images.discrete import DiscreteCodec
-from unimodal.images.folder import load_codec
+from unimodal.images.folder import SHIPPED, load_codec
 from unimodal.images.signal import to_pixels, to_signal
 
 COUNTED = 2048  # pictures over which the use of codes is counted
@@ -41,8 +41,8 @@ class JudgedCodec:
 
 
 def open_codec(name: str) -> JudgedCodec | None:
-    """The codec of a folder that holds one; None if it is no folder of a codec (but of a model, say)."""
-    folder = Path(name)
+    """The codec of a folder that holds one, or a shipped one; None if it is none (but a model, say)."""
+    folder = Path(name) if Path(name).is_dir() else SHIPPED / name
     config = folder / "config.json"
     alone = config.is_file() and '"_class_name"' in config.read_text(encoding="utf-8")
     return JudgedCodec(name, load_codec(folder)) if alone or (folder / CODEC_FILE).is_file() else None
