@@ -10,6 +10,17 @@ from unimodal.images.codec import Codec, PixelPatches
 from unimodal.model.config import DropTable, ModelConfig, Sampling
 from unimodal.model.unified import UnifiedModel
 
+# The sizes of a tiny model as a recipe gives them.
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
+
 
 def tiny_config(**changes) -> ModelConfig:
     """A configuration of a few thousand parameters."""

@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 from data_tools.shapes.render import render
 from data_tools.shapes.rows import example
+from tests.models import SIZES
 from unimodal.compare import prepare as preparing
 from unimodal.compare import run
 from unimodal.compare.alone import terminable
@@ -37,16 +38,7 @@ from unimodal.images.codec import PixelPatches
 from unimodal.training.checkpoint import complete_checkpoints
 
 RECIPE = {
-    "model": {
-        "vocab_size": 300,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "sampling": {"steps": 2},
-    },
+    "model": SIZES | {"sampling": {"steps": 2}},
     "train": {"steps": 100, "warmup_steps": 10, "logging_steps": 1, "precision": "fp32"},
     "output": {"dir": "never/used"},
 }

@@ -2,6 +2,7 @@ import pytest
 import torch
 import yaml
 
+from tests.models import SIZES
 from unimodal.images.codec import PixelPatches
 from unimodal.training import precision
 from unimodal.training.config import load_recipe
@@ -20,14 +21,8 @@ def recipe(tmp_path):
     PixelPatches(32).save(tmp_path / "codec")
     base = {
         "model": {
+            **SIZES,
             "codec": str(tmp_path / "codec"),
-            "vocab_size": 300,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
             "drop": {"text": 0.3, "image": 0.1, "both": 0.1},
         },
         "data": {"sources": [{"source": "shapes"}], "tokens": 512, "workers": 0},
