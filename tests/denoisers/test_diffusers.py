@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as edit
+from PIL import Image
 
 from unimodal.denoisers import DENOISERS, load_denoiser
 from unimodal.denoisers.denoiser import Conditions
@@ -86,20 +88,22 @@ def test_every_transformer_of_diffusers_is_tried():
     assert set(CONFIGS) == set(DENOISERS) - {"dit"}
 
 
+TEXT = ("vae", "text_encoder", "tokenizer")
+
+
 def pipeline_of(name, parts, model):
     """A pipeline with nothing in it but transformer and scheduler."""
     scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
     pipeline = getattr(diffusers, name)(
-        transformer=model.transformer, scheduler=scheduler, **dict.fromkeys(parts)
+        transformer=model.transformer, scheduler=scheduler, **dict.fromkeys((*TEXT, *parts))
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def theirs(kind, model, conditions, ready, noise, steps, scale):
-    """Latents that the pipeline makes of `noise`, the second half of the conditions being negative."""
+def asked_of_all(conditions, ready, steps):
+    """What every pipeline takes, the second half of the conditions being negative."""
     cond, negative = conditions.cond.chunk(2)
-    mask, negative_mask = conditions.mask.long().chunk(2)
     common = {
         "num_inference_steps": steps,
         "sigmas": np.linspace(1, 1 / steps, steps).tolist(),
@@ -107,16 +111,21 @@ def theirs(kind, model, conditions, ready, noise, steps, scale):
         "prompt_embeds": cond,
         "negative_prompt_embeds": negative,
     }
-    pooled = {}
     if hasattr(ready, "pooled"):
-        pooled = dict(zip(("pooled_prompt_embeds", "negative_pooled_prompt_embeds"), ready.pooled.chunk(2)))
-    text = ("vae", "text_encoder", "tokenizer")
+        common["pooled_prompt_embeds"], common["negative_pooled_prompt_embeds"] = ready.pooled.chunk(2)
+    return common
+
+
+def theirs(kind, model, conditions, ready, noise, steps, scale):
+    """Latents that the pipeline makes of `noise`."""
+    mask, negative_mask = conditions.mask.long().chunk(2)
+    special = {}
     if kind == "sd3":
         more = ("text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
-        pipeline = pipeline_of("StableDiffusion3Pipeline", text + more, model)
-        special = pooled | {"latents": noise, "guidance_scale": scale}
+        pipeline = pipeline_of("StableDiffusion3Pipeline", more, model)
+        special = {"latents": noise, "guidance_scale": scale}
     elif kind == "sana":
-        pipeline = pipeline_of("SanaPipeline", text, model)
+        pipeline = pipeline_of("SanaPipeline", (), model)
         special = {
             "latents": noise,
             "guidance_scale": scale,
@@ -125,17 +134,33 @@ def theirs(kind, model, conditions, ready, noise, steps, scale):
         }
         special |= {"prompt_attention_mask": mask, "negative_prompt_attention_mask": negative_mask}
     elif kind == "flux":
-        pipeline = pipeline_of("FluxPipeline", (*text, "text_encoder_2", "tokenizer_2"), model)
-        special = pooled | {"guidance_scale": model.guidance, "true_cfg_scale": scale}
+        pipeline = pipeline_of("FluxPipeline", ("text_encoder_2", "tokenizer_2"), model)
+        special = {"guidance_scale": model.guidance, "true_cfg_scale": scale}
     else:
-        pipeline = pipeline_of("QwenImagePipeline", text, model)
+        pipeline = pipeline_of("QwenImagePipeline", (), model)
         special = {"true_cfg_scale": scale, "prompt_embeds_mask": mask}
         special["negative_prompt_embeds_mask"] = negative_mask
     if kind in ("flux", "qwen_image"):
         special["latents"] = to_tokens(noise, 2)
-    cell = pipeline.vae_scale_factor
-    images = pipeline(height=CELLS[0] * cell, width=CELLS[1] * cell, **common, **special).images
+    common = asked_of_all(conditions, ready, steps)
+    images = pipeline(**size_of(pipeline), **common, **special).images
     return from_tokens(images, CELLS, 2) if kind in ("flux", "qwen_image") else images
+
+
+def size_of(pipeline):
+    return {side: cells * pipeline.vae_scale_factor for side, cells in zip(("height", "width"), CELLS)}
+
+
+def ours(model, ready, noise, steps, scale):
+    """Euler from noise to latents, the second half of what is ready being negative."""
+
+    def predict_x0(x, t):
+        full, null = model(x.repeat(2, 1, 1, 1), t.expand(2 * len(x)), ready).chunk(2)
+        return x0_from_velocity(x, combine(full, {"text": null}, Guidance(scale)), t)
+
+    found = euler(predict_x0, noise, grid(steps, SHIFT), FLOW)
+    assert (found - noise).abs().max() > 0.1
+    return found
 
 
 @torch.no_grad()
@@ -150,15 +175,43 @@ def test_sampling_gives_the_pipelines_numbers(kind, scale):
     model, conditions, steps = build(kind), told(rows=4), 5
     noise = torch.randn(2, CHANNELS, *CELLS, generator=torch.Generator().manual_seed(5))
     ready = model.prepare(conditions)
-
-    def predict_x0(x, t):
-        full, null = model(x.repeat(2, 1, 1, 1), t.expand(4), ready).chunk(2)
-        return x0_from_velocity(x, combine(full, {"text": null}, Guidance(scale)), t)
-
-    ours = euler(predict_x0, noise, grid(steps, SHIFT), FLOW)
+    found = ours(model, ready, noise, steps, scale)
     expected = theirs(kind, model, conditions, ready, noise, steps, scale)
-    torch.testing.assert_close(ours, expected, atol=1e-3, rtol=1e-3)
-    assert (ours - noise).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+OTHER = (4, 6)  # cells of the picture that is edited
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "scale"), [("flux", 1.0), ("flux", 4.0), ("qwen_image", 1.0)])
+def test_editing_gives_the_edit_pipelines_numbers(monkeypatch, kind, scale):
+    """FLUX.1 Kontext and Qwen-Image-Edit, whose reference stands behind the drawn picture as tokens.
+
+    Both pipelines bring a reference to about a megapixel and encode it; here they get its latents instead.
+    """
+    steps, one = 5, torch.randn(CHANNELS, *OTHER, generator=torch.Generator().manual_seed(6))
+    model, conditions = build(kind, "vae_seq"), told(rows=4, references=[one] * 4)
+    noise = torch.randn(2, CHANNELS, *CELLS, generator=torch.Generator().manual_seed(5))
+    ready = model.prepare(conditions)
+    special = {"latents": to_tokens(noise, 2), "true_cfg_scale": scale}
+    if kind == "flux":
+        pipeline = pipeline_of("FluxKontextPipeline", ("text_encoder_2", "tokenizer_2"), model)
+        pipeline.latent_channels = CHANNELS
+        size = size_of(pipeline)
+        special |= {"image": one[None], "guidance_scale": model.guidance}
+        special |= {"max_area": size["height"] * size["width"]}
+    else:
+        pipeline = pipeline_of("QwenImageEditPipeline", ("processor",), model)
+        size, cell = size_of(pipeline), pipeline.vae_scale_factor
+        monkeypatch.setattr(edit, "calculate_dimensions", lambda *_: (OTHER[1] * cell, OTHER[0] * cell, None))
+        monkeypatch.setattr(pipeline, "_encode_vae_image", lambda image, generator: one[None, :, None])
+        mask, _ = conditions.mask.long().chunk(2)
+        special |= {"image": Image.new("RGB", (96, 64)), "prompt_embeds_mask": mask}
+    images = pipeline(**size, **asked_of_all(conditions, ready, steps), **special).images
+    torch.testing.assert_close(
+        ours(model, ready, noise, steps, scale), from_tokens(images, CELLS, 2), atol=1e-3, rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
