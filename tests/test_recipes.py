@@ -84,7 +84,7 @@ def header_of(name: str) -> list[str]:
 
 def after_what_it_names(name: str) -> Path:
     """Train what the header says comes before, unless it was, then the recipe itself: its output folder."""
-    small = ["model.batch_size=4"] if name.startswith("codec/") else ["data.tokens=1024"]
+    small = ["model.batch_size=4"] if name.startswith(("codec/", "external/")) else ["data.tokens=1024"]
     if name.startswith("codec/") and "anchor" not in find_recipe(name).read_text(encoding="utf-8"):
         small.append("model.measured=8")  # with an anchor nothing is
     recipe = prepared(name, "train.flops=null", *small)

@@ -213,6 +213,9 @@ def energy_distance(first: np.ndarray, second: np.ndarray) -> float:
     return 2 * apart(first, second) - within(first) - within(second)
 
 
+PACKS = 50
+
+
 def train(
     model: UnifiedModel,
     documents: list[Document] | Callable[[np.random.Generator], list[Document]],
@@ -221,19 +224,21 @@ def train(
 ) -> Tensor:
     """AdamW on what is drawn, its rate falling to 0; each picture's mean loss at the end.
 
-    documents  the same in every step, or a function that makes new ones
+    documents  the same in every step, or a function that makes new ones for the first PACKS steps; then they
+               come again, under other noise
     """
 
     def pack_of(these: list[Document]):
         return pack_sequences([layout(d, tokenizer(), model.path, model.multiple) for d in these])
 
     rng = np.random.default_rng(0)
-    same = None if callable(documents) else pack_of(documents)
+    made = [documents(rng) for _ in range(min(PACKS, steps))] if callable(documents) else [documents]
+    packs = [pack_of(these) for these in made]
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, rate, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     for step in range(steps):
-        pack = same or pack_of(documents(rng))
+        pack = packs[step % len(packs)]
         losses = model(pack, torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         (losses.image / sum(span.length for span in pack.images)).backward()
