@@ -9,7 +9,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as edit
 from PIL import Image
 
 from unimodal.denoisers import DENOISERS, load_denoiser
-from unimodal.denoisers.denoiser import Conditions
+from unimodal.denoisers.denoiser import Conditions, rows_of
 from unimodal.denoisers.from_diffusers import apart
 from unimodal.diffusion.guidance import Guidance, combine
 from unimodal.diffusion.process import FLOW, x0_from_velocity
@@ -292,3 +292,17 @@ def test_rows_computed_apart_come_back_in_order():
     for there in ([True, False, True, False], [True] * 4, [False] * 4):
         got = apart(torch.tensor(there), lambda rows, kind: rows * 10 + kind)
         assert got.tolist() == [10 * row + kind for row, kind in enumerate(there)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("latents", ["none", "vae_channel", "vae_seq"])
+def test_what_is_prepared_once_serves_several_noise_levels(kind, latents):
+    if latents == "vae_seq" and kind in TOKENLESS:
+        return
+    model, references = build(kind, latents), [torch.randn(CHANNELS, 4, 6), None]
+    again = torch.tensor([0, 1, 1, 0])
+    conditions, (x, t) = told(references=references), noised(4)
+    found = model(x, t, rows_of(model.prepare(conditions), again))
+    repeated = Conditions.of(conditions.cond[again], conditions.mask[again], [references[n] for n in again])
+    torch.testing.assert_close(found, model(x, t, model.prepare(repeated)))

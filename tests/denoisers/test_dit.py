@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unimodal.denoisers.denoiser import Conditions
+from unimodal.denoisers.denoiser import Conditions, rows_of
 from unimodal.denoisers.dit import DiT
 from unimodal.diffusion.process import FLOW, velocity, x0_from_velocity
 from unimodal.diffusion.solvers import euler
@@ -113,6 +113,18 @@ def test_cross_prepares_the_conditions_keys_once():
     for _ in range(3):
         model(x, t, ready)
     assert len(calls) == len(model.blocks)
+
+
+@pytest.mark.parametrize(("attention", "latents"), KINDS)
+def test_what_is_prepared_once_serves_several_noise_levels(attention, latents):
+    model, conditions, again = build(attention, latents), told(), torch.tensor([2, 0, 0, 1])
+    x, t = noised(4)
+    said = model(x, t, rows_of(model.prepare(conditions), again))
+    for row, of in enumerate(again.tolist()):
+        alone = rows_of(model.prepare(conditions), slice(of, of + 1))
+        torch.testing.assert_close(
+            said[row], model(x[row : row + 1], t[row : row + 1], alone)[0], atol=1e-5, rtol=1e-4
+        )
 
 
 def test_channels_of_another_size_are_refused():

@@ -65,11 +65,11 @@ def test_frozen_weights_do_not_move_by_one_bit(connector, reference):
 def test_losses_of_a_batch_are_those_of_its_rows(monkeypatch, connector, reference):
     model = external_model(connector, reference=reference)
 
-    def error(clean, conditions, generator):
+    def error(clean, ready, generator):
         """Noise that depends on the picture alone."""
         eps, t = torch.sin(clean * 50), torch.full((len(clean),), 0.6)
         noisy = FLOW.noised(clean, eps, torch.tensor(0.6))
-        said = model.denoiser(noisy, t, model.denoiser.prepare(conditions))
+        said = model.denoiser(noisy, t, ready)
         return (said - velocity(clean, eps)).square().mean(1), t
 
     monkeypatch.setattr(model, "_error", error)
@@ -87,7 +87,10 @@ def test_losses_of_a_batch_are_those_of_its_rows(monkeypatch, connector, referen
 def test_copies_draw_a_prompt_at_several_noise_levels():
     model = external_model(times={"copies": 3})
     asked, drawn = batch(4)
+    prepare, prepared = model.denoiser.prepare, []
+    model.denoiser.prepare = lambda told: prepared.append(len(told.cond)) or prepare(told)
     losses = model(asked, drawn, torch.Generator().manual_seed(0))
+    assert sum(prepared) == 4
     assert len(losses.image_each) == 12
     assert len(losses.times.unique()) == 12
     cells = torch.tensor([2 * 2, 2 * 4] * 2).float()

@@ -224,6 +224,21 @@ def test_pictures_are_drawn_from_plans_where_the_reader_makes_some(recipe, tmp_p
     assert loaded.config.plans and loaded.writing == writing
 
 
+@pytest.mark.parametrize("plans", [None, True])
+def test_a_denoiser_alone_may_be_trained_on_captions(recipe, tmp_path, plans):
+    """What rows say before their pictures, which nobody writes before this one draws."""
+    made = recipe(**TOKENS, reader={"kind": "tokens", "name": str(tmp_path / "reader")}, plans=plans)
+    trainee = made.model.build(made)
+    assert trainee.module.config.plans is bool(plans)
+    told = " ".join(trainee.about())
+    assert ("are left out here" in told) == (plans is None) and "is to write some" not in told
+    whole = [trainee.rows(number, whole=True) for number in range(40)]
+    assert any(plan_of(row[0]) for row in whole if row) is bool(plans)
+    if plans:
+        drawing = unimodal.load(train(made))
+        assert len(drawing.generate("a red circle")) == 1 and not drawing.writes
+
+
 def test_the_log_counts_rows_that_draw_nothing(recipe, tmp_path, capsys):
     """Every row that was read, of all tasks, against the rows themselves."""
     train(recipe("train.steps=3", "train.save_steps=3"))

@@ -1,16 +1,17 @@
 """What every denoiser does: say the velocity of noised latents under a condition.
 
-    ready = denoiser.prepare(conditions)         # once a picture
-    velocity = denoiser(noisy, t, ready)         # once a solver step
+    ready = denoiser.prepare(conditions)         # once a prompt
+    velocity = denoiser(noisy, t, ready)         # once a solver step, or noise level of training
 
 B rows, C latent channels, h w latent grid, S positions and W width of the condition.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from unimodal.errors import UserError
 from unimodal.model.config import Strict
@@ -44,11 +45,6 @@ class Conditions:
         filled = [torch.zeros_like(there) if one is None else one for one in references]
         return cls(cond, mask, torch.stack(filled), known)
 
-    def rows(self, index: Tensor | slice) -> "Conditions":
-        """Some rows, repeats allowed."""
-        reference = None if self.reference is None else self.reference[index]
-        return Conditions(self.cond[index], self.mask[index], reference, self.referenced[index])
-
 
 class Denoiser(Protocol):
     """The contract of `denoisers/*.py`; each is an nn.Module built as `Denoiser(channels, latents, options)`.
@@ -63,7 +59,7 @@ class Denoiser(Protocol):
     multiple: int
 
     def prepare(self, conditions: Conditions) -> Any:
-        """All of a picture's conditions that does not change with the noise level.
+        """All of a picture's conditions that does not change with the noise level: a dataclass for `rows_of`.
 
         Raises UserError for a reference that it cannot take.
         """
@@ -72,6 +68,15 @@ class Denoiser(Protocol):
     def __call__(self, noisy: Tensor, t: Tensor, ready: Any) -> Tensor:
         """Velocity (B, C, h, w), float32, of noised latents (B, C, h, w) at noise levels t (B,)."""
         ...
+
+
+def rows_of(ready: Any, index: Tensor | slice) -> Any:
+    """Some rows, repeats allowed, of what a denoiser prepared; all its tensors have their rows first."""
+
+    def chosen(part: Any) -> Any:
+        return part[index] if isinstance(part, Tensor) else part
+
+    return replace(ready, **{one.name: tree_map(chosen, getattr(ready, one.name)) for one in fields(ready)})
 
 
 def mean_of(conditions: Conditions) -> Tensor:

@@ -70,7 +70,8 @@ class ExternalConfig(Strict):
                the reader (`vlm`), as tokens of its latents (`vae_seq`), as channels (`vae_channel`), or both
                through the reader and as tokens (`dual`)
     plans      whether what is said before a picture, in its own turn, is part of its prompt: the reader then
-               writes it before it draws; else it is left out, in training as in drawing
+               writes it before it draws (`tokens`, which cannot write, has it in captions to train on alone);
+               else it is left out, in training as in drawing
     null       what stands in the place of a dropped condition: nothing; the reader reads what is left
     """
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unimodal.data.document import Document, drop
-from unimodal.denoisers.denoiser import Conditions
+from unimodal.denoisers.denoiser import Conditions, rows_of
 from unimodal.diffusion.guidance import Guidance, check_nulls, combine
 from unimodal.diffusion.process import FLOW, x0_from_velocity
 from unimodal.diffusion.solvers import SOLVERS, OnStep
@@ -65,7 +65,7 @@ def _drawn(
     conditions = Conditions.of(*model.connector(*model.read(told)), model.references(told))
     ready = {True: model.denoiser.prepare(conditions)}
     if branches and guidance.interval != (0.0, 1.0):
-        ready[False] = model.denoiser.prepare(conditions.rows(slice(len(prompts))))
+        ready[False] = rows_of(ready[True], slice(len(prompts)))
 
     def predict_x0(x: Tensor, t: Tensor) -> Tensor:
         guided = False not in ready or guidance.applies(float(t))

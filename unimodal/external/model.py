@@ -21,7 +21,7 @@ from unimodal.connectors import load_connector
 from unimodal.connectors.connector import Ends
 from unimodal.data.document import Document, drop
 from unimodal.denoisers import load_denoiser
-from unimodal.denoisers.denoiser import Conditions
+from unimodal.denoisers.denoiser import Conditions, rows_of
 from unimodal.diffusion.process import FLOW, velocity
 from unimodal.diffusion.times import logit_normal
 from unimodal.errors import UserError
@@ -197,33 +197,33 @@ class ExternalModel(nn.Module):
             embedding = self.connector.regression(hidden, self.see(pictures)).sum()
         total, each, times = cond.new_zeros((), dtype=torch.float32), [], []
         for rows in alike([(a.shape, None if b is None else b.shape) for a, b in zip(latents, references)]):
-            # A prompt that was read once is drawn from at several noise levels.
-            index = torch.tensor(rows, device=self.device).repeat_interleave(self.config.times.copies)
-            there = [references[row] for row in index.tolist()]
-            conditions = Conditions.of(cond[index], cond_mask[index], there)
-            clean = torch.stack([latents[row] for row in index.tolist()])
-            error, t = self._error(clean, conditions, generator)
-            if self.changed_area:
-                error = error * self._weights(prompts, pictures, index).to(error)
+            index = torch.tensor(rows, device=self.device)
+            conditions = Conditions.of(cond[index], cond_mask[index], [references[row] for row in rows])
+            clean = torch.stack([latents[row] for row in rows])
+            weights = self._weights(prompts, pictures, rows).to(clean) if self.changed_area else None
+            # What is read and prepared once is drawn from at several noise levels.
+            again = torch.arange(len(rows), device=self.device).repeat_interleave(self.config.times.copies)
+            ready = rows_of(self.denoiser.prepare(conditions), again)
+            error, t = self._error(clean[again], ready, generator)
+            if weights is not None:
+                error = error * weights[again]
             total = total + error.sum()
             each.append(error.detach().mean((1, 2)))
             times.append(t)
         return ExternalLosses(total, embedding, torch.cat(each), torch.cat(times))
 
-    def _weights(self, prompts: list[Document], pictures: list[np.ndarray], index: Tensor) -> Tensor:
+    def _weights(self, prompts: list[Document], pictures: list[np.ndarray], rows: list[int]) -> Tensor:
         """How much the latent cells of some rows count: (B, h, w), see `change_weights`."""
         cell = self.codec.stride
-        return torch.stack([change_weights(reference(prompts[n]), pictures[n], cell) for n in index.tolist()])
+        return torch.stack([change_weights(reference(prompts[n]), pictures[n], cell) for n in rows])
 
-    def _error(
-        self, clean: Tensor, conditions: Conditions, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _error(self, clean: Tensor, ready: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Squared error (B, h, w) of the velocity of noised latents (B, C, h, w), and their levels (B,)."""
         levels = self.config.times
         t = logit_normal(len(clean), generator, levels.mean, levels.std, levels.shift).to(clean.device)
         eps = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean)
         noisy = FLOW.noised(clean, eps, t[:, None, None, None])
-        said = self.denoiser(noisy, t, self.denoiser.prepare(conditions))
+        said = self.denoiser(noisy, t, ready)
         return (said - velocity(clean, eps)).square().mean(1), t
 
 

@@ -27,7 +27,7 @@ class DrawnRows:
     """Row number to a prompt and the picture to draw from it, as a pure function.
 
     plans   whether what is said before a picture is part of its prompt (see `unimodal.external.config`)
-    reader  the reader's name, for messages
+    reader  the reader's name, for messages;  writes  whether it can write
     """
 
     mixture: Mixture
@@ -37,6 +37,7 @@ class DrawnRows:
     seed: int
     plans: bool = False
     reader: str = "the reader"
+    writes: bool = True
 
     def __call__(self, number: int, whole: bool = False) -> tuple[Document, np.ndarray] | None:
         """Row `number`; None if it draws nothing.  `whole`: no condition is dropped."""
@@ -81,7 +82,7 @@ class DrawnRows:
                 f"Of their {len(every)} pictures {planned} come after words in the same turn, which are left "
                 f"out here: {self.reader} is not to write any before it draws."
             )
-        elif self.plans and planned < len(every):
+        elif self.plans and self.writes and planned < len(every):
             told.append(
                 f"Of their {len(every)} pictures {len(every) - planned} come without words before them in "
                 f"the same turn, though {self.reader} is to write some before it draws; with rows that have "

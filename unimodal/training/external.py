@@ -122,8 +122,11 @@ class ExternalModelSection(Strict):
         return model
 
     def _plans(self, reader: Reader) -> bool:
-        """Whether pictures are drawn from what is said before them.  UserError if the reader says nothing."""
-        if self.plans and not reader.writing.plan:
+        """Whether pictures are drawn from what is said before them.  UserError if the reader says nothing.
+
+        One that does not write at all (`tokens`) draws from captions, by whomever.
+        """
+        if self.plans and reader.writes and not reader.writing.plan:
             raise UserError(
                 f"model.plans: the reader {self.reader.name} writes nothing before a picture "
                 "(writing.plan is 0), so there would be a plan in training alone. Leave model.plans out."

@@ -42,7 +42,8 @@ class ExternalTrainee:
         self.weights = {name: w for name, w in weights.items() if name != "embedding" or model.regresses}
         config = model.config
         size, table, reader = config.image_size, config.drop, config.reader.name
-        self.rows = DrawnRows(mixture, model.multiple, size, table, seed, config.plans, reader)
+        writes = model.reader.writes
+        self.rows = DrawnRows(mixture, model.multiple, size, table, seed, config.plans, reader, writes)
         self._flops: float | None = None  # of a picture, once counted
 
     def batches(self, start_state: dict | None, rank: int, world: int) -> Iterator[DrawnBatch]:
