@@ -213,7 +213,7 @@ def energy_distance(first: np.ndarray, second: np.ndarray) -> float:
     return 2 * apart(first, second) - within(first) - within(second)
 
 
-# To lay out and pack documents takes longer than a step of so small a model; so many are not learned by heart.
+# To lay out and pack documents takes longer than a step of so small a model; these are not learned by heart.
 PACKS = 50
 
 
