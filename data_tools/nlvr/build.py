@@ -7,7 +7,8 @@ would show every held-out statement in training.
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ ADDRESS = (
 LICENCE = "CC BY 4.0; Suhr, Lewis, Yeh and Artzi, A Corpus of Natural Language for Visual Reasoning, ACL 2017"
 ORDERS = 6  # pictures of one example: its boxes in every order
 QUESTION = "<image>is this true? {}"
+TOLD = "{} is this true? {}"
+SIZES = {10: "small", 20: "medium", 30: "large"}  # sides in pixels of a box of 100
+COLOURS = {"#0099ff": "blue", "black": "black", "yellow": "yellow"}
 ANSWER = {"true": "yes", "false": "no"}
 KEYS = ("sentence", "identifier", "directory", "label", "structured_rep")
 
@@ -48,6 +52,7 @@ def make_nlvr(
     orders: int = ORDERS,
     val: float = 0.2,
     seed: int = 0,
+    told: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Made:
     """Write rows from the development set.
@@ -56,8 +61,10 @@ def make_nlvr(
     orders       how many of the six orders of its boxes each example of `train` is shown in; `val` has one,
                  so that its rows can be counted as apart
     val          share of statements held out, told from each statement's own hash (case and marks aside)
-    Truth: kind "vqa/nlvr", answer, statement, identifier, order, and the boxes' contents.  meta.json has the
-    majority answer of each split and its share, which a judge has to beat.
+    told         tell in words what each box holds, and where, in place of a picture: whoever cannot judge
+                 statements of these does not fail for want of eyes
+    Truth: kind "vqa/nlvr" ("text/nlvr" if told), answer, statement, identifier, order, boxes (what they hold).
+    meta.json has the majority answer of each split and its share, which a judge has to beat.
     Raises UserError if the folder is not NLVR's, or an option out of range.
     """
     check_share(val)
@@ -67,19 +74,23 @@ def make_nlvr(
         raise UserError(f"size {size}, orders {orders}; expected a multiple of 8 from 16, and 1 to {ORDERS}")
     folder = given(folder, [FILE, PICTURES], WHAT, ADDRESS)
     examples = read_examples(folder / FILE)
-    archive = Archive(folder / PICTURES)
+    archive = None if told else Archive(folder / PICTURES)
     out = empty_folder(Path(out))
-    (out / "pictures").mkdir()
+    if archive:
+        (out / "pictures").mkdir()
     splits: dict[str, list[Example]] = {split: [] for split in SPLITS}
     pictures: dict[str, set[str]] = {split: set() for split in SPLITS}
     for number, example in enumerate(examples, 1):
         split = "val" if held_out(key_of(example["sentence"]), val, seed) else "train"
         pictures[split].add(_contents(example))
         for order in range(orders if split == "train" else 1):
-            name = f"dev-{example['identifier']}-{order}.png"
-            pixels = archive.picture(f"nlvr/dev/images/{example['directory']}/{name}")
-            fitted(pixels, size, arrangement).save(out / "pictures" / name)
-            splits[split].append(_example(example, order, f"pictures/{name}"))
+            picture = None
+            if archive:
+                name = f"dev-{example['identifier']}-{order}.png"
+                pixels = archive.picture(f"nlvr/dev/images/{example['directory']}/{name}")
+                picture = f"pictures/{name}"
+                fitted(pixels, size, arrangement).save(out / picture)
+            splits[split].append(_example(example, order, picture))
         if progress is not None:
             progress(number, len(examples))
     made = Made()
@@ -90,7 +101,9 @@ def make_nlvr(
         made.notes.append(f"{split}: {majority[split]['share']:.3f} are answered {majority[split]['answer']}")
     shared = len(pictures["val"] & pictures["train"])
     made.notes.append(f"{shared} pictures of val are also in train, under other statements")
-    options = {"size": size, "arrangement": arrangement, "orders": orders, "val": val, "seed": seed}
+    options = {"orders": orders, "val": val, "seed": seed, "told": told}
+    if not told:
+        options |= {"size": size, "arrangement": arrangement}
     write_meta(out, made, ADDRESS, LICENCE, **options, majority=majority, pictures_in_both=shared)
     return made
 
@@ -123,17 +136,31 @@ def key_of(sentence: str) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", sentence.lower()))
 
 
-def _example(example: dict[str, Any], order: int, picture: str) -> Example:
+def _example(example: dict[str, Any], order: int, picture: str | None) -> Example:
     statement, answer = " ".join(example["sentence"].split()), ANSWER[example["label"]]
     truth = {
-        "kind": "vqa/nlvr",
+        "kind": "vqa/nlvr" if picture else "text/nlvr",
         "answer": answer,
         "statement": statement,
         "identifier": example["identifier"],
         "order": order,
         "boxes": example["structured_rep"] if order == 0 else None,  # the corpus tells the first order alone
     }
-    return ask(QUESTION.format(statement), answer, picture), truth
+    if picture:
+        return ask(QUESTION.format(statement), answer, picture), truth
+    boxes = list(permutations(example["structured_rep"]))[order]
+    return ask(TOLD.format(in_words(boxes), statement), answer), truth
+
+
+def in_words(boxes: Sequence[list[dict[str, Any]]]) -> str:
+    """What each box holds: size, colour, shape, and the pixels from the left and from above (of 100)."""
+    things = [", ".join(_thing_in_words(thing) for thing in box) for box in boxes]
+    return " ".join(f"box {k}: {some or 'nothing'}." for k, some in enumerate(things, 1))
+
+
+def _thing_in_words(thing: dict[str, Any]) -> str:
+    size, colour = SIZES[thing["size"]], COLOURS[thing["color"].lower()]
+    return f"{size} {colour} {thing['type']} {thing['x_loc']} {thing['y_loc']}"
 
 
 def _contents(example: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections import Counter
+from itertools import permutations
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -92,6 +93,33 @@ def test_statements_are_held_out_whole_and_the_majority_is_told(tmp_path):
     assert not keys["train"] & keys["val"]
     make_nlvr(folder, tmp_path / "again", orders=3)
     assert contents(tmp_path / "again") == contents(out)
+
+
+def test_boxes_are_told_in_words(tmp_path):
+    folder, out = write(tmp_path / "nlvr"), tmp_path / "out"
+    things = [
+        {"type": "square", "color": colour, "x_loc": x, "y_loc": 80, "size": size}
+        for x, colour, size in ((1, "Yellow", 10), (22, "#0099ff", 20), (40, "Black", 30))
+    ]
+    (folder / "dev.json").write_text(
+        "".join(
+            json.dumps(json.loads(line) | {"structured_rep": [things[:2], things[2:], []]}) + "\n"
+            for line in (folder / "dev.json").read_text().splitlines()
+        )
+    )
+    (folder / "nlvr-dev-images.zip").write_bytes(b"")  # needs to be there, and is not read
+    make_nlvr(folder, out, told=True)
+    found = examples(out, "train")
+    assert check(out / "train.jsonl").tasks == {"text": len(found)}
+    first = "small yellow square 1 80, medium blue square 22 80", "large black square 40 80", "nothing"
+    for (row, truth), order in zip(found, [*permutations(range(3))] * len(found)):
+        assert truth["kind"] == "text/nlvr" and "images" not in row
+        boxes = " ".join(f"box {k}: {first[n]}." for k, n in enumerate(order, 1))
+        assert row["messages"][0]["content"] == f"{boxes} is this true? {truth['statement']}"
+    assert not (out / "pictures").exists()
+    make_nlvr(write(tmp_path / "shown"), tmp_path / "pictures")
+    kept = [[t["statement"] for t in lines(p / "val.truth.jsonl")] for p in (out, tmp_path / "pictures")]
+    assert kept[0] == kept[1]
 
 
 NAME = "nlvr/dev/images/0/dev-3-0-0.png"

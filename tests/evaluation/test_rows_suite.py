@@ -110,19 +110,23 @@ def test_scores_are_those_of_the_known_errors(data, monkeypatch, share, outside,
     assert scores["text/gsm8k"].n == 6
 
 
-def test_statements_are_the_unit_and_the_majority_stands_beside(tmp_path):
+@pytest.mark.parametrize("kind", ["vqa/nlvr", "text/nlvr"])
+def test_statements_are_the_unit_and_the_majority_stands_beside(kind, tmp_path):
     """20 true statements of two pictures each, 10 false ones of one: always "yes" is the majority."""
     (tmp_path / "p").mkdir()
     Image.new("RGB", (16, 16)).save(tmp_path / "p/a.png")
     examples = []
     for k in [*range(20), *range(30)]:
         answer = "yes" if k < 20 else "no"
-        truth = {"kind": "vqa/nlvr", "answer": answer, "statement": f"There are {k}."}
-        examples.append((asked("<image>is this true?", answer, images=["p/a.png"]), truth))
+        truth = {"kind": kind, "answer": answer, "statement": f"There are {k}."}
+        row = asked("is this true?", answer)
+        if kind == "vqa/nlvr":
+            row = asked("<image>is this true?", answer, images=["p/a.png"])
+        examples.append((row, truth))
     write(tmp_path, examples)
     scores = evaluate(Known(0, 0, "yes", ""), suite="rows", data=tmp_path, n=1000).scores
-    score = scores["vqa/nlvr"]
-    assert score == scores["vqa/nlvr_majority"]
+    score = scores[kind]
+    assert score == scores[f"{kind}_majority"]
     assert (score.value, score.n) == (0.8, 50)
     # The ratio of sums over 30 statements by the delta method: residuals 2 - 0.8 * 2 and 0 - 0.8.
     deviation = np.sqrt(20 * 0.4**2 + 10 * 0.8**2) / 50

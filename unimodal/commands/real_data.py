@@ -54,12 +54,13 @@ def nlvr(
     orders: Annotated[int, typer.Option(min=1, max=6, help="Orders of the boxes that train shows.")] = 6,
     val: Held = 0.2,
     seed: int = 0,
+    told: Annotated[bool, typer.Option("--told", help="The boxes in words, in place of pictures.")] = False,
 ) -> None:
     """Statements about pictures, written by people: yes or no, held out by statement."""
     from data_tools.nlvr.build import make_nlvr
 
-    with bar("fitting pictures") as progress:
-        made = make_nlvr(folder, out, size, arrangement.value, orders, val, seed, progress)
+    with bar("telling boxes" if told else "fitting pictures") as progress:
+        made = make_nlvr(folder, out, size, arrangement.value, orders, val, seed, told, progress)
     typer.echo(made.summary())
 
 

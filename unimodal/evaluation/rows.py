@@ -52,7 +52,13 @@ def judge_rows(
     if data is None:
         raise UserError("the rows suite needs --data: the folder that `unimodal data make` wrote")
     found = read_examples(Path(data), split, "tiles, nlvr, gsm8k or plain")
-    judges = {"edit": _edits, "vqa": _answers, "text/gsm8k": _sums, "text/plain": _texts}
+    judges = {
+        "edit": _edits,
+        "vqa": _answers,
+        "text/nlvr": _answers,
+        "text/gsm8k": _sums,
+        "text/plain": _texts,
+    }
     scores: dict[str, Score] = {}
     cases: list[Case] = []
     left: dict[str, int] = {}
@@ -121,12 +127,13 @@ def _edits(model: Any, data: Path, kind: str, some: list[Example], seed: int) ->
 def _answers(model: Any, data: Path, kind: str, some: list[Example], seed: int) -> Found:
     cases = []
     for batch in _batches(some):
-        shown = [_open(data / row["images"][0]) for row, _ in batch]
+        shown = [_open(data / row["images"][0]) if row.get("images") else None for row, _ in batch]
         asked = [_words(row) for row, _ in batch]
         said = model.answer(shown, asked, max_tokens=ANSWER_TOKENS, seed=seed)
         for (_, truth), picture, words, answer in zip(batch, shown, asked, said):
             note = f"{words} {answer} [right: {truth['answer']}]"
-            cases.append(Case(kind, plain(answer) == plain(truth["answer"]), ((picture, note),)))
+            tiles = ((picture, note),) if picture else ()
+            cases.append(Case(kind, plain(answer) == plain(truth["answer"]), tiles, answer))
     answers = [plain(truth["answer"]) for _, truth in some]
     commonest = Counter(answers).most_common(1)[0][0]
     guess = [answer == commonest for answer in answers]  # what always saying the same would get
