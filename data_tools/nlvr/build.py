@@ -63,7 +63,7 @@ def make_nlvr(
     val          share of statements held out, told from each statement's own hash (case and marks aside)
     told         tell in words what each box holds, and where, in place of a picture: whoever cannot judge
                  statements of these does not fail for want of eyes
-    Truth: kind "vqa/nlvr" ("text/nlvr" if told), answer, statement, identifier, order, boxes (what they hold).
+    Truth: kind "vqa/nlvr" ("text/nlvr" if told), answer, statement, identifier, order, boxes.
     meta.json has the majority answer of each split and its share, which a judge has to beat.
     Raises UserError if the folder is not NLVR's, or an option out of range.
     """
