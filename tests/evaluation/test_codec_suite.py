@@ -110,6 +110,8 @@ def test_scores_of_a_codec_folder_with_codes(tmp_path, monkeypatch):
         f"codec/{name}" for name in ("psnr", "ssim", f"frechet_{FEATURES}", "use", "perplexity", "read")
     }
     assert len(cases) == 6 and not any(case.right for case in cases)  # its weights are random
+    with pytest.raises(UserError, match="is a codec, which draws nothing"):
+        evaluate(tmp_path / "codec", "codec", n=6, cost=True)
     assert 0 < scores["codec/use"].value <= 1 and scores["codec/use"].n == 20
     assert 1 <= scores["codec/perplexity"].value <= 100
     kept = json.loads((tmp_path / "scores.json").read_text())

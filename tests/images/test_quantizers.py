@@ -193,6 +193,23 @@ def test_multi_scale_by_the_algorithm():
     torch.testing.assert_close(quantizer.latents(codes, cells), total)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_entries_are_what_codes_stand_for(name):
+    """Each is what a map filled with its code adds; where maps are smoothed, what is nearest is chosen."""
+    quantizer, x = fitted(name), latents(2)
+    entries = quantizer.entries()
+    assert entries.shape == (1 if quantizer.shared else len(quantizer.shares), quantizer.vocabulary, CHANNELS)
+    if name.startswith("multi_scale"):
+        coarse = F.interpolate(x, quantizer.maps(CELLS)[0], mode="area")
+        expected = [[nearest(v, entries[0]) for v in picture.flatten(1).T] for picture in coarse]
+        assert quantizer.split(quantizer.codes(x), CELLS)[0].tolist() == expected
+        return
+    for number, book in enumerate(entries):
+        for code in (0, quantizer.vocabulary - 1):
+            filled = quantizer.term(number, torch.full((1, CELLS[0] * CELLS[1]), code), CELLS)
+            torch.testing.assert_close(filled[0], book[code][:, None, None].expand_as(filled[0]))
+
+
 def test_multi_scale_on_a_square_is_that_of_the_library():
     from vector_quantize_pytorch import HierarchicalVQ
 

@@ -28,7 +28,7 @@ from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
 from unimodal.paths.masked import MASKED, MaskedCodes, MaskedPath
 from unimodal.paths.path import flatten
-from unimodal.paths.sets import SCHEDULES, counts, halton_order, mean_asked, within
+from unimodal.paths.sets import SCHEDULES, counts, cut, halton_order, mean_asked, within
 from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
 
@@ -310,6 +310,16 @@ def test_sets_end_where_parts_end():
     assert within([1, 2, 6, 7], [4, 4, 8]) == [1, 2, 1, 4, 1, 7]
     assert within([16], [4, 4, 8]) == [4, 4, 8]
     assert within([4, 12], [16]) == [4, 12]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "arccos", "linear"])
+@pytest.mark.parametrize("sizes", [[64], [16] * 4, [1, 4, 9, 16]])
+def test_there_are_as_many_sets_as_asked_for(schedule, sizes):
+    for forwards in range(len(sizes), sum(sizes) + 1):
+        sets = cut(schedule, sum(sizes), forwards, sizes)
+        assert min(sets) > 0 and sum(sets) == sum(sizes) and {*np.cumsum(sizes)} <= {*np.cumsum(sets)}
+        assert len(sets) == forwards
+    assert cut(schedule, sum(sizes), 1, sizes) == sizes
 
 
 def test_what_does_not_go_with_it_is_refused():

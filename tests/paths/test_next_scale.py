@@ -108,7 +108,7 @@ def test_what_went_astray_is_made_up_for():
 
 
 def test_training_on_what_went_astray_sees_it():
-    path, codec = scales_model(flips=0.9).path, scales_model().codec
+    path, codec = scales_model(flips=0.9).path.train(), scales_model().codec
     codes = torch.randint(CODES, (30, 5), generator=torch.Generator().manual_seed(0))
     truths = path.truth(codec, codes, None, CELLS)
     made, again, other = (
@@ -123,6 +123,8 @@ def test_training_on_what_went_astray_sees_it():
     strayed = first != codes[:, 0]
     assert 5 < strayed.sum() < 25
     assert torch.equal(target[~strayed], codes[~strayed])
+    judged = path.eval().corrupt(truths, [CELLS] * 30, torch.Generator().manual_seed(1))
+    assert torch.equal(judged.inputs, torch.cat([truth.inputs for truth in truths]))
 
 
 def test_a_look_a_scale():

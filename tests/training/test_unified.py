@@ -109,6 +109,15 @@ def test_options_of_the_path_are_added_to_those_it_has(recipe, tmp_path, caplog)
         wrong.model.build(wrong)
     with pytest.raises(UserError, match=r"flow has no option 'forwards'; it has prediction, head_depth"):
         recipe("model.path_options={forwards: 3}")
+    asked = ["model.path_options={forwards: 2, head_width: 24, head_depth: 2}"]
+    few = train(recipe(*path[:1], *asked, "train.steps=1", f"output.dir={tmp_path / 'few'}"))
+    on = [f"model.init_from={few}", "model.codec=null", "model.path=per_token"]
+    made = recipe(*on, "model.path_options={order: raster}")
+    with pytest.raises(UserError, match=r"forwards: of order random.*'forwards': 2.*null takes one of them"):
+        made.model.build(made)
+    made = recipe(*on, "model.path_options={order: raster, forwards: null}")
+    found = made.model.build(made).module.config.path_options
+    assert found == {"order": "raster", "head_width": 24, "head_depth": 2}
     raster = recipe(*path[:1], "model.path_options={order: raster}", "model.times.copies=2")
     with pytest.raises(UserError, match=r"model\.times\.copies says nothing to the path per_token"):
         raster.model.build(raster)

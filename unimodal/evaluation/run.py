@@ -55,7 +55,7 @@ def evaluate(
     if suite not in ("emoji", "rows"):
         world_of(split)
     if isinstance(model, str | Path):
-        model = _opened(str(model), suite, device, dtype)
+        model = _opened(str(model), suite, device, dtype, cost)
     report = Report(getattr(model, "name", "model"), suite, split, seed)
     with Progress(transient=True) as progress:
         if suite == "emoji":
@@ -85,13 +85,15 @@ def evaluate(
     return report
 
 
-def _opened(name: str, suite: str, device: str | None, dtype: str | None) -> Any:
+def _opened(name: str, suite: str, device: str | None, dtype: str | None, cost: bool) -> Any:
     """A loaded model; for the suite of codecs the folder of a codec does as well."""
     if suite == "codec":
         from unimodal.evaluation.codec import open_codec
         from unimodal.pretrained.choices import device_of
 
         if (codec := open_codec(name)) is not None:
+            if cost:
+                raise UserError(f"{name} is a codec, which draws nothing; leave out what a picture costs.")
             if dtype:
                 raise UserError(f"{name} is a codec, which computes in float32; leave dtype out.")
             codec.codec.to(device_of(device or "cpu"))

@@ -59,6 +59,10 @@ class MultiScale(Quantizer):
         super().__init__(codes, VectorQuantize(channels, **arguments), shares)
         self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in scales)
 
+    def entries(self) -> Tensor:
+        """The one codebook (1, V, C), before it is smoothed: what is nearest in it is what is chosen."""
+        return self.books.codebook.detach()[None]
+
     def term(self, number: int, codes: Tensor, cells: Cells) -> Tensor:
         """See Quantizer."""
         return self._spread(number, self.books.get_codes_from_indices(codes), cells)

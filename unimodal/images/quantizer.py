@@ -76,6 +76,12 @@ class Quantizer(nn.Module, ABC):
     def term(self, number: int, codes: Tensor, cells: Cells) -> Tensor:
         """What map `number`, codes (B, n), adds to the latents (B, C, h, w)."""
 
+    @torch.no_grad()
+    def entries(self) -> Tensor:
+        """(books, V, C) what each code of each codebook stands for, in the space of the latents."""
+        every = torch.arange(self.vocabulary, device=self.fitted.device)[:, None]
+        return torch.stack([self.term(n, every, (1, 1)).flatten(1) for n in range(len(self.shares))])
+
     def forward(self, latents: Tensor) -> Quantized:
         """Quantize latents (B, C, h, w) and learn from them; distances are always taken in float32."""
         self.books.train()

@@ -9,7 +9,6 @@ V codes in a codebook, C latent channels, D model width.
 from functools import lru_cache
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from unimodal.errors import UserError
@@ -33,13 +32,9 @@ def require_codes(config: ModelConfig, codec: Codec) -> None:
         )
 
 
-@torch.no_grad()
 def entries_of(codec: Codec) -> Tensor:
     """(books, V, C) what each code of each codebook adds to the normalised latents of its cell."""
-    every = torch.arange(codec.vocabulary, device=codec.mean.device)[:, None]
-    books = range(1 if codec.shared else len(codec.shares))
-    terms = [codec.quantizer.term(number, every, (1, 1)).flatten(1) for number in books]
-    return torch.stack(terms).to(codec.std) / codec.std
+    return codec.quantizer.entries().to(codec.std) / codec.std
 
 
 class CodeHead(nn.Module):

@@ -28,11 +28,10 @@ from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
 from unimodal.paths.path import OF_LATENTS, Before, Corrupted, Look, flatten
 from unimodal.paths.sets import (
     SCHEDULES,
-    counts,
+    cut,
     mean_asked,
     order_of,
     random_set,
-    within,
 )
 from unimodal.sequence.spans import Grid, TargetLayout
 
@@ -216,7 +215,7 @@ class MaskedPath(nn.Module):
         kind, cells = self.options.order, maps_of(self.shares, grid)
         order = None if kind == "confidence" else order_of(kind, cells, self.nested, generators).to(device)
         sizes, done = self._sizes(grid), 0
-        sets = within(counts(self.options.schedule, total, max(forwards - len(sizes) + 1, 1)), sizes)
+        sets = cut(self.options.schedule, total, forwards, sizes)
         for number, count in enumerate(sets, start=1):
             guides = guidance.applies(1 - done / total)
             hidden, nulls = look(self._embed(codes, maps), guides)

@@ -95,11 +95,11 @@ class NextScalePath(nn.Module):
             return [Truth(*one, codec) for one in zip(encoded, codec.inputs(encoded, grid))]
 
     def corrupt(self, truths: list[Truth], grids: list[Grid], generator: torch.Generator) -> Scales:
-        """Every scale is said from the true coarser ones, or from such that went astray (`flips`).
+        """Every scale is said from the true coarser ones, or with `flips`, in training, from strayed ones.
 
         The time is 1, a blank sheet, for all.
         """
-        if self.options.flips and truths:
+        if self.options.flips and truths and self.training:
             truths = self._astray(truths, grids, generator)
         target, owner = flatten([truth.codes for truth in truths])
         seen = torch.cat([truth.inputs for truth in truths])

@@ -49,6 +49,18 @@ def within(sets: list[int], sizes: Sequence[int]) -> list[int]:
     return [after - before for before, after in pairwise([0, *ends])]
 
 
+def cut(schedule: str, total: int, forwards: int, sizes: Sequence[int]) -> list[int]:
+    """`counts` of `total` positions, none across two of the parts of `sizes`, in so many forwards.
+
+    At least one a part, at most one a position.  Where a set ends with a part anyway, the largest is halved.
+    """
+    sets = within(counts(schedule, total, max(forwards - len(sizes) + 1, 1)), sizes)
+    while len(sets) < min(forwards, total):
+        at = sets.index(max(sets))
+        sets[at : at + 1] = [sets[at] // 2, sets[at] - sets[at] // 2]
+    return sets
+
+
 def random_set(
     positions: int, share: float, generator: torch.Generator, parts: Tensor | None = None
 ) -> Tensor:

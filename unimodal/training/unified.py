@@ -53,8 +53,8 @@ class UnifiedModelSection(ModelConfig):
 
     @model_validator(mode="after")
     def _path(self) -> "UnifiedModelSection":
-        if self.init_from and "path" not in self.model_fields_set:
-            return self  # options are those of a path that is not known yet
+        if self.init_from and ("path" not in self.model_fields_set or None in self.path_options.values()):
+            return self  # they change the options of a model that is not known yet
         return super()._path()
 
     def build(self, recipe: Recipe, checkpoint: Path | None = None) -> Trainee:
@@ -205,11 +205,15 @@ class UnifiedModelSection(ModelConfig):
         if path != config.path:
             said["path_options"] = options  # those of the old path mean nothing to the new one
         elif options:
-            said["path_options"] = config.path_options | options
+            merged = config.path_options | options
+            said["path_options"] = {name: value for name, value in merged.items() if value is not None}
             try:
                 check_options(path, said["path_options"])
             except ValueError as error:
-                raise UserError(f"model.{error}. The path is {path}, that of {self.init_from}.") from None
+                raise UserError(
+                    f"model.{error}. The path is {path}, that of {self.init_from}, whose options are "
+                    f"{config.path_options}; null takes one of them back."
+                ) from None
         return config.model_copy(update={name: said[name] for name in said.keys() & CHANGEABLE})
 
     def _tokenizer(self, mixture: Mixture) -> Tokenizer:
