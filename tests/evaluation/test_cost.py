@@ -1,9 +1,11 @@
 """What a picture costs: counts against what each path says of itself."""
 
+import itertools
 import json
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.documents import tokenizer
 from tests.paths.cases import CASES
@@ -53,6 +55,21 @@ def test_operations_grow_by_a_look_a_step():
         found.append(flops_per_picture(model))
     assert found[0] > 0
     assert found[2] - found[1] == 2 * (found[1] - found[0]) > 0
+
+
+def test_attention_of_a_diffusers_denoiser_counts():
+    """Whatever kernel computes it: one more layer costs its products, which torch sees, and attention."""
+    from tests.denoisers.test_diffusers import CONFIGS
+    from tests.external.make import external
+
+    found = {}
+    for depth, backend in itertools.product((1, 2), (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION)):
+        shape = CONFIGS["sd3"] | {"num_layers": depth, "in_channels": 48, "out_channels": 48}
+        denoiser = {"kind": "sd3", "options": {"config": shape}}
+        model = external(denoiser=denoiser, reference="vlm", sampling={"steps": 1})
+        with sdpa_kernel(backend):
+            found[depth, backend] = flops_per_picture(model)
+    assert found[1, SDPBackend.MATH] == found[1, SDPBackend.FLASH_ATTENTION] < found[2, SDPBackend.MATH]
 
 
 def test_costs_stand_in_a_table_beside_each_other():

@@ -10,15 +10,19 @@ from PIL import Image as PILImage
 
 import unimodal
 from tests.documents import picture, tokenizer
-from tests.external.make import CONNECTORS, external, external_model, save_beside_reader
+from tests.external.make import CONNECTORS, config, external, external_model, save_beside_reader
+from tests.images.networks import DC
 from tests.models import assert_alike, edits_of_two_sizes, tiny, tiny_model
 from unimodal.adapters.base import fingerprint
 from unimodal.errors import UserError
 from unimodal.evaluation.run import evaluate
 from unimodal.external.folder import load_external, noted, save_external
 from unimodal.external.model import ExternalModel
+from unimodal.external.verbs import External
 from unimodal.generation.verbs import Drawing, Picture
+from unimodal.images.codec import DiffusersCodec
 from unimodal.model.folder import save_model
+from unimodal.readers.own import OwnReader
 from unimodal.readers.tokens import TokensReader
 
 PROMPTS = ["a red circle", "two", "a blue square left of a red circle, make it green"]
@@ -137,6 +141,27 @@ def test_saved_and_loaded_it_draws_the_same(saved):
     assert all(np.array_equal(a, b) for a, b in zip(ours, pixels_of(loaded.generate(PROMPTS, seed=2))))
     assert loaded.size == sum(weight.numel() for weight in model.parameters())
     assert not (folder / "model" / "tokenizer.json").exists()
+
+
+def test_a_codec_that_reader_and_denoiser_share_is_there_once(tmp_path):
+    def codec(seed):
+        torch.manual_seed(seed)
+        return DiffusersCodec({"_class_name": "AutoencoderDC"} | DC)
+
+    size = sum(weight.numel() for weight in codec(0).parameters())
+    alike, apart = (
+        ExternalModel(config("hidden", image_size=16), OwnReader(tiny_model(0, codec(0)), tokenizer()), other)
+        for other in (codec(0), codec(1))
+    )
+    assert alike.codec is alike.reader.model.codec and apart.codec is not apart.reader.model.codec
+    assert External(apart).size - External(alike).size == size > 0
+    save_model(tmp_path / "reader", alike.reader.model, tokenizer())
+    note, _ = noted("unimodal", str(tmp_path / "reader"))
+    alike.config = alike.config.model_copy(update={"reader": note})
+    save_external(tmp_path / "model", alike)
+    loaded = unimodal.load(tmp_path / "model")
+    assert loaded.model.codec is loaded.model.reader.model.codec and loaded.size == External(alike).size
+    assert all(map(torch.equal, loaded.model.codec.parameters(), alike.codec.parameters()))
 
 
 def test_the_folder_may_move_with_its_reader_and_not_without(saved, tmp_path):

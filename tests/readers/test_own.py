@@ -74,6 +74,10 @@ def test_what_the_template_says_first_is_left_out():
         before = 1 + len(tokenizer().encode(f"{prompt.turns[0].role}\n"))
         assert not mask[row, :before].any()
         assert mask[row, before]
+    habitual = tokenizer()  # as those of Llama 3 and Mistral, which begin every sequence with one token
+    habitual.bos = habitual.endoftext
+    _, shifted = OwnReader(tiny_model(), habitual).read(prompts(), [0])
+    assert torch.equal(shifted[:, 1:], mask) and not shifted[:, 0].any()
 
 
 def tokens_behind(read, ids, causal):

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import unimodal
+import unimodal.training.external_trainee as external_trainee
 from tests.documents import tokenizer
 from tests.external.make import CONNECTORS as EXTERNALS
 from tests.models import tiny_model
@@ -99,6 +100,17 @@ def test_a_reader_that_changed_cannot_be_resumed_on(recipe, tmp_path):
     save_model(tmp_path / "reader", tiny_model(7, PixelPatches(16), image_size=64), tokenizer())
     with pytest.raises(UserError, match=r"has other weights, or .* than when"):
         train(recipe("train.resume=auto"))
+
+
+def test_a_frozen_denoiser_that_changed_cannot_be_resumed_on(recipe, tmp_path):
+    pretrained = f"output.dir={tmp_path / 'pretrained'}"
+    train(recipe("train.steps=2", pretrained))
+    bridge = [f"model.denoiser_from={tmp_path / 'pretrained' / 'model'}", "model.trained=[connector]"]
+    train(recipe("train.steps=2", *bridge))
+    train(recipe("train.steps=3", "train.resume=auto", *bridge))
+    train(recipe("train.steps=3", "train.resume=auto", pretrained))
+    with pytest.raises(UserError, match=r"denoiser\.\S+ is frozen, .* model\.denoiser_from"):
+        train(recipe("train.steps=4", "train.resume=auto", *bridge))
 
 
 def test_a_regressing_connector_has_a_loss_of_its_own(recipe, tmp_path):
@@ -260,7 +272,8 @@ def test_a_loss_that_is_no_number_names_the_rows_and_a_guarded_run_goes_on(recip
 
     def poisoned(self, batch, generator):
         losses = plain(self, batch, generator)
-        if batch.sample_ids not in seen:  # what a picture costs is counted on the first ones once more
+        # What a picture costs is counted on each of the first ones once more, alone.
+        if len(batch.pictures) > 1 and batch.sample_ids not in seen:
             seen.append(batch.sample_ids)
         if seen[2:] == [batch.sample_ids]:
             losses.sums["image"] = losses.sums["image"] * float("nan")
@@ -363,14 +376,32 @@ def test_flops_count_attention_and_no_encoding(recipe, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(naive, "attend", without_products)
-        trainee._flops = None
+        trainee._costs.clear()
         assert whole - trainee.flops(batch) == pytest.approx(sum(attended), rel=1e-3)
 
     encode = PixelPatches.encode
     busy = torch.ones(64, 64)
     monkeypatch.setattr(PixelPatches, "encode", lambda self, signal: (busy @ busy, encode(self, signal))[1])
-    trainee._flops = None
+    trainee._costs.clear()
     assert trainee.flops(batch) == whole
+
+
+def test_flops_of_pictures_are_counted_alone_up_to_a_number(recipe, monkeypatch):
+    monkeypatch.setattr(external_trainee, "COUNTED", 6)
+    made = recipe(connector={"kind": "hidden"})
+    trainee = made.model.build(made)
+    batches = trainee.batches(None, 0, 1)
+    first, second, third = (next(batches) for _ in range(3))
+    lengths = {
+        sum(len(part.text) for turn in p.turns for part in turn.parts if isinstance(part, Text))
+        for p in first.prompts
+    }
+    assert len(lengths) > 1 and len(first.pictures) == 4
+    costs = [trainee._count_flops(batch.alone(row)) for batch in (first, second) for row in range(4)]
+    assert len(set(costs)) > 1
+    assert trainee.flops(first) == sum(costs[:4])
+    assert trainee.flops(second) == sum(costs[4:])
+    assert trainee.flops(third) == pytest.approx(sum(costs) / 2)
 
 
 def test_kept_conditions_give_the_same_losses(recipe, tmp_path):

@@ -118,6 +118,7 @@ def load_external(folder: Path, device: torch.device | str = "cpu") -> ExternalM
     reader, codec = open_reader(config.reader.kind)(reader_folder), load_codec(folder / "codec")
     with unwritten():
         model = ExternalModel(config, reader, codec)
+    reader, codec = model.reader, model.codec
     model.reader = model.codec = None  # their weights are in their own folders
     fill(model, Weights(folder), "cpu", torch.float32)
     model.reader, model.codec = reader, codec

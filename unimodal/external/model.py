@@ -83,6 +83,8 @@ class ExternalModel(nn.Module):
         self.configure(config)
         self.cache: ConditionCache | None = None
         self.changed_area = False  # whether what an edit changes counts more in training
+        if reader.codec is not None and same_weights(reader.codec, codec):
+            codec = reader.codec  # one that both share is in memory once
         self.reader, self.codec = reader.requires_grad_(False), codec.requires_grad_(False)
         self.train(False)
 
@@ -233,3 +235,13 @@ def alike(keys: list) -> list[list[int]]:
     for number, key in enumerate(keys):
         groups.setdefault(key, []).append(number)
     return list(groups.values())
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two modules are of one class and have weights of the same names and values."""
+    one, other = first.state_dict(), second.state_dict()
+    return (
+        type(first) is type(second)
+        and one.keys() == other.keys()
+        and all(torch.equal(one[name], other[name]) for name in one)
+    )

@@ -33,6 +33,7 @@ class OwnReader(nn.Module):
     def __init__(self, model: UnifiedModel, tokenizer: Tokenizer):
         super().__init__()
         self.model, self.tokenizer = model.requires_grad_(False).eval(), tokenizer
+        self.codec = model.codec
         self.layers, self.width = model.config.num_hidden_layers, model.config.hidden_size
         self.seen = model.tower.width if model.tower is not None else self.width
         self.multiple = model.multiple
@@ -84,7 +85,8 @@ class OwnReader(nn.Module):
     def _prefix(self, prompts: list[Document], width: int) -> Tensor:
         """Which positions (B, T) say only that somebody begins to speak."""
         roles = [prompt.turns[0].role for prompt in prompts]
-        lengths = [1 if role is None else 1 + len(self.tokenizer.encode(f"{role}\n")) for role in roles]
+        bos = int(self.tokenizer.bos is not None)
+        lengths = [1 if role is None else bos + 1 + len(self.tokenizer.encode(f"{role}\n")) for role in roles]
         return (torch.arange(width) < torch.tensor(lengths)[:, None]).to(self.model.device)
 
     def _behind(self, sequences: list[Sequence], appended: Appended) -> tuple[Tensor, Marks]:

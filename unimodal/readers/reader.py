@@ -13,6 +13,7 @@ from torch import Tensor
 from unimodal.connectors.connector import Appended
 from unimodal.data.document import Document
 from unimodal.generation.converse import Event, Settings
+from unimodal.images.codec import Codec
 from unimodal.model.config import Writing
 from unimodal.sequence.spans import Grid
 
@@ -25,6 +26,7 @@ class Reader(Protocol):
 
     layers, width  number of layers and width of hidden states
     seen           E
+    codec          by which it reads pictures, or None
     multiple       what the sides of pictures must be multiples of, in pixels
     causal         whether positions that are appended can only see those before them
     sees           whether it sees pictures, or reads the words around them alone
@@ -35,6 +37,7 @@ class Reader(Protocol):
     layers: int
     width: int
     seen: int
+    codec: Codec | None
     multiple: int
     causal: bool
     sees: bool

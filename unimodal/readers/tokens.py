@@ -34,7 +34,7 @@ class TokensReader(nn.Module):
     Raises UserError for what a reader without layers cannot do.
     """
 
-    causal, sees, writes = False, False, False
+    causal, sees, writes, codec = False, False, False, None
     layers, seen, multiple = 0, 1, 1
     writing = Writing()
 

@@ -36,7 +36,7 @@ class VlmReader(nn.Module):
     processor  its AutoProcessor
     """
 
-    causal, sees, writes = True, True, True
+    causal, sees, writes, codec = True, True, True, None
     multiple = 1  # the processor brings pictures to its own sizes
     writing = Writing()  # it has no way to ask for a picture, so it says nothing before one
 

@@ -6,7 +6,7 @@ nothing: it is passed over, and counted.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -103,6 +103,10 @@ class DrawnBatch:
     cell: int
     state: dict[str, Any]
     read: int
+
+    def alone(self, row: int) -> "DrawnBatch":
+        """One of the rows, as a batch."""
+        return replace(self, prompts=[self.prompts[row]], pictures=[self.pictures[row]], read=1)
 
     @property
     def sample_ids(self) -> list[str]:

@@ -10,7 +10,7 @@ from unimodal.adapters.section import Settings
 from unimodal.errors import UserError
 from unimodal.external.config import ConnectorConfig, DenoiserConfig, ExternalConfig, ReaderKind, Reference
 from unimodal.external.folder import load_external, noted
-from unimodal.external.model import ExternalModel
+from unimodal.external.model import ExternalModel, same_weights
 from unimodal.generation.settings import check_guidance
 from unimodal.images.folder import load_codec
 from unimodal.model.config import DropTable, Sampling, Strict, Times
@@ -20,6 +20,7 @@ from unimodal.readers import open_reader
 from unimodal.readers.reader import Reader
 from unimodal.training.config import Recipe
 from unimodal.training.external_trainee import ExternalTrainee
+from unimodal.training.frozen import check_frozen
 from unimodal.training.unified import mixture_of
 
 PARTS = ("reader", "codec", "connector", "denoiser", "reference", "plans", "denoiser_from")
@@ -93,6 +94,8 @@ class ExternalModelSection(Strict):
             getattr(model, part).requires_grad_(part in self.trained)
         if "connector" in self.trained and hasattr(model.denoiser, "pool"):
             model.denoiser.pool.requires_grad_(True)  # new beside pretrained weights, it translates too
+        if checkpoint:
+            check_frozen(model, checkpoint)
         if recipe.train.sample_steps:
             check_guidance(model.config.sampling, model.config.drop)
         model.changed_area = self.changed_area
@@ -172,7 +175,7 @@ class ExternalModelSection(Strict):
                 f"reference {other.config.reference}; expected that of this recipe, {self.denoiser} with "
                 f"{self.reference}. Make them alike."
             )
-        if not _equal(other.codec, model.codec):
+        if not same_weights(other.codec, model.codec):
             raise UserError(
                 f"model.denoiser_from: {self.denoiser_from} draws in the latents of another codec. Give its "
                 "codec as model.codec."
@@ -199,10 +202,3 @@ def _external(name: str, key: str) -> Path:
     if model_type(folder) != "external":
         raise UserError(f"model.{key}: {folder} is no external model; expected a folder that a recipe made.")
     return folder
-
-
-def _equal(first: torch.nn.Module, second: torch.nn.Module) -> bool:
-    one, other = first.state_dict(), second.state_dict()
-    return one.keys() == other.keys() and all(
-        one[k].shape == other[k].shape and torch.equal(one[k], other[k]) for k in one
-    )

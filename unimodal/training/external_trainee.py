@@ -25,6 +25,8 @@ from unimodal.training.drawn_rows import DrawnBatch, DrawnRows
 from unimodal.training.trainee import Losses
 from unimodal.training.unified_trainee import SAMPLED, SAMPLES_START
 
+COUNTED = 64  # pictures whose operations are counted; what comes after them is taken to cost as much
+
 
 class ExternalTrainee:
     """See `unimodal.training.trainee.Trainee`."""
@@ -44,7 +46,7 @@ class ExternalTrainee:
         size, table, reader = config.image_size, config.drop, config.reader.name
         writes = model.reader.writes
         self.rows = DrawnRows(mixture, model.multiple, size, table, seed, config.plans, reader, writes)
-        self._flops: float | None = None  # of a picture, once counted
+        self._costs: list[float] = []  # of the pictures that were counted
 
     def batches(self, start_state: dict | None, rank: int, world: int) -> Iterator[DrawnBatch]:
         """Pictures of rows rank, rank + world, ... in batches."""
@@ -79,14 +81,16 @@ class ExternalTrainee:
         return Losses(sums, self.weights, {"image": (out.image_each, out.times)})
 
     def flops(self, batch: DrawnBatch) -> float:
-        """What torch counts in the forward and backward of the first batch, a picture.
+        """What torch counts in forward and backward of every picture alone, so that padding costs nothing.
 
         A codec's encoding is left out, the reader's own included, as it is for the unified model: all that
         share a codec spend the same.
         """
-        if self._flops is None:
-            self._flops = self._count_flops(batch) / len(batch.pictures)
-        return self._flops * len(batch.pictures)
+        if len(self._costs) >= COUNTED:
+            return sum(self._costs) / len(self._costs) * len(batch.pictures)
+        costs = [self._count_flops(batch.alone(row)) for row in range(len(batch.pictures))]
+        self._costs += costs
+        return sum(costs)
 
     def _count_flops(self, batch: DrawnBatch) -> float:
         """Gradients are computed beside those of the module, which stay as they are."""

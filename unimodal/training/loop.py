@@ -86,6 +86,7 @@ def _optimizer_step(run: Run, batches: list[Batch], tally: Tally, meter: Meter) 
     """Forward, backward, update.  Returns the norm of the gradient before clipping."""
     train, accelerator = run.recipe.train, run.accelerator
     totals = _total_counts(run, batches)
+    flops = sum(map(run.trainee.flops, batches))  # if it has to try, then while no gradients take memory
     parts: list[Losses] = []
     rank = accelerator.process_index
     torch.manual_seed(noise_seed(train.seed, run.step, rank))  # for dropout, if a model has any
@@ -108,7 +109,7 @@ def _optimizer_step(run: Run, batches: list[Batch], tally: Tally, meter: Meter) 
     work = [
         sum(b.tokens for b in batches),
         sum(b.budget for b in batches),
-        sum(map(run.trainee.flops, batches)),
+        flops,
         *(sum(batch.rows[name] for batch in batches) for name in rows),
     ]
     everyones = summed([*mine.tolist(), *work], accelerator)
