@@ -29,13 +29,15 @@ from unimodal.compare.grid import picture_grid
 from unimodal.compare.kept import keep
 from unimodal.compare.plan import load_comparison, maker
 from unimodal.compare.plots import spread
-from unimodal.compare.prepare import prepare
+from unimodal.compare.prepare import prepare, reader_jobs
 from unimodal.compare.results import results_of
 from unimodal.compare.run import compare
 from unimodal.errors import UserError
 from unimodal.evaluation.scores import share
 from unimodal.images.codec import PixelPatches
+from unimodal.training import loop
 from unimodal.training.checkpoint import complete_checkpoints
+from unimodal.training.config import load_recipe
 
 RECIPE = {
     "model": SIZES | {"sampling": {"steps": 2}},
@@ -155,6 +157,48 @@ def test_what_cannot_be_compared_is_refused_before_training(write, tmp_path, cha
     with pytest.raises(UserError, match=message):
         compare(path, next(iter(changes.get("budgets", {"5m": 0}))), tmp_path / "out")
     assert not list((tmp_path / "out").rglob("training.json"))
+
+
+def test_equal_seconds_are_timed_and_one_whose_trial_fails_is_left_out(write, tmp_path, monkeypatch):
+    broken = entrant("broken", "train.learning_rate=1e30", "train.max_grad_norm=null")
+    path = write(
+        equal="seconds",
+        budgets={"5m": {"amount": 3, "n": 1}},
+        entrants=[entrant("plain"), broken, entrant("experts", "model.experts=mot")],
+    )
+    comparison, said = load_comparison(path), []
+    places, failures = prepare(comparison, comparison.budgets["5m"], path, tmp_path / "out", said.append)
+    assert list(places) == ["plain", "experts"] and "not finite" in failures["broken"]
+    assert sum("timing a few steps" in line for line in said) == 3
+    for (place,) in places.values():
+        assert load_recipe(place / "recipe.yaml").train.steps > 3
+
+    def stopped(recipe):  # as if it were done; the comparison must not go on then
+        recipe.output.dir.mkdir(parents=True)
+        (recipe.output.dir / "log.jsonl").write_text('{"step": 4, "step_seconds": 1.0}\n')
+
+    monkeypatch.setattr(loop, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(comparison, comparison.budgets["5m"], path, tmp_path / "other", print)
+
+
+def test_a_part_that_was_trained_anew_is_not_mixed_with_the_old(write, tmp_path):
+    path, out = write(), tmp_path / "out"
+    comparison = load_comparison(path)
+    share = comparison.budgets["5m"]
+    prepare(comparison, share, path, out, print)
+    prepare(comparison, share, path, out, print)
+    codec = PixelPatches(32)
+    codec.mean += 1
+    codec.save(tmp_path / "codec")
+    with pytest.raises(UserError, match="trained anew since"):
+        prepare(comparison, share, path, out, print)
+    comparison.reader = "codec"  # any folder with weights
+    place = reader_jobs(comparison, share, out)["plain"]
+    (place / "result.json").write_text("{}")
+    assert (reader_jobs(comparison, share, out)["plain"] / "result.json").exists()
+    PixelPatches(32).save(tmp_path / "codec")
+    assert not (reader_jobs(comparison, share, out)["plain"] / "result.json").exists()
 
 
 def test_other_settings_are_not_mixed_into_an_old_folder(write, tmp_path):
@@ -320,7 +364,7 @@ def test_sigterm_lets_the_child_save(tmp_path, monkeypatch):
         until((tmp_path / "up").exists)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(run, "time", SimpleNamespace(sleep=look))
+    monkeypatch.setattr(run, "time", SimpleNamespace(sleep=look, monotonic=time.monotonic))
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as end, terminable():
         run._run(tmp_path, "judge", "a child", Progress())

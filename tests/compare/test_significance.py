@@ -65,11 +65,12 @@ def test_holm_by_hand():
 def test_pooled_takes_shares_over_all_seeds():
     def result(rights, psnr):
         return {
-            "cases": {"t2i/single": rights, "t2i/two": [True, True]},
+            "cases": {"t2i/single": rights, "t2i/two": [True, True], "codec/read": [True] * 5},
             "scores": {
                 "t2i/single": None,
                 "t2i/two": None,
                 "t2i/mean": None,
+                "codec/read": None,
                 "codec/psnr": {"value": psnr, "low": psnr - 1, "high": psnr + 1, "n": 5},
             },
         }
@@ -79,7 +80,7 @@ def test_pooled_takes_shares_over_all_seeds():
     assert scores["t2i/single"] == Score(0.25, *wilson(0.25, 3.0), 4)
     assert wilson(0.25, 4) == (share([True, False, False, False]).low, share([True] + [False] * 3).high)
     assert scores["t2i/mean"].value == pytest.approx((0.25 + 1) / 2)
-    assert scores["codec/psnr"].value == 32
-    assert scores["codec/psnr"].high - 32 == pytest.approx(2**0.5 / 2)
+    assert scores["codec/psnr"] == Score(32, 31, 33, 5)  # of the same five pictures
+    assert scores["codec/read"].value == 1 and "codec/mean" not in scores
     assert of_task(result([True, False], 1.0)["cases"], "t2i").tolist() == [True, False, True, True]
     assert len(of_task({}, "edit")) == 0

@@ -299,6 +299,22 @@ def test_flops_are_close_to_what_torch_counts(recipe, tmp_path, path):
     assert predicted == pytest.approx(expected, rel=0.15)
 
 
+def test_experts_cost_what_their_positions_do(recipe):
+    """Frozen text weights need no gradient: two operations less a weight and position of text."""
+    mot = ["model.experts=mot", "data.tokens=1024"]
+    found = {}
+    for name, said in {"shared": mot[1:], "both": mot, "one": [*mot, "model.freeze=[text_expert]"]}.items():
+        made = recipe(*said)
+        trainee = made.model.build(made)
+        batch = next(trainee.batches(None, 0, 1))
+        found[name] = trainee.flops(batch)
+    assert found["both"] == found["shared"]
+    text = batch.tokens - sum(span.length for span in batch.images)
+    assert 0 < text != batch.tokens - text
+    expert = sum(p.numel() for layer in trainee.module.decoder.layers for p in layer.experts[0].parameters())
+    assert found["both"] - found["one"] == 2 * expert * text
+
+
 def test_masked_text_costs_what_it_hides(recipe):
     said = ["model.text_objective=masked", "model.masked_text.block=4", "data.tokens=1024"]
     masked, plain = (r.model.build(r) for r in (recipe(*said), recipe()))

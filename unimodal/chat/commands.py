@@ -209,7 +209,7 @@ COMMANDS = {
     "/undo": Command("", "take back the last message and its reply", lambda chat, _: chat.session.undo()),
     "/new": Command("", "forget the conversation", _new),
     "/seed": Command("[N|random]", "fix the seed, or draw a fresh one for each reply", _seed, SEEDS),
-    "/steps": Command("[N]", "denoising steps of a picture", _steps),
+    "/steps": Command("[N]", "steps or forwards of a picture", _steps),
     "/guidance": Command("[TEXT [IMAGE]]", "how closely to follow words and edited picture", _guidance),
     "/temperature": Command("[T]", "how freely words are chosen; 0 is the likeliest", _temperature),
     "/save": Command("FILE", "append the conversation as a training row (JSONL)", _save, FILES),

@@ -31,7 +31,9 @@ Dtype = Annotated[
     typer.Option(help="Of the decoder's weights: float32, bfloat16, float16.  \\[default: float32]"),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps.  \\[default: the model's]")]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Steps or forwards of a picture.  \\[default: the model's]")
+]
 Guidance = Annotated[
     float | None, typer.Option(min=0, help="How closely to follow the words.  \\[default: the model's]")
 ]

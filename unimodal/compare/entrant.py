@@ -16,7 +16,7 @@ from typing import Any
 
 from unimodal.compare.alone import ENDING, alone_in, end_with
 from unimodal.compare.kept import keep, read
-from unimodal.compare.stages import FIRST, rows_taken
+from unimodal.compare.stages import FIRST, lost_of, rows_taken
 from unimodal.errors import UserError
 
 TASKS = ("t2i", "edit", "vqa", "text", "chat")
@@ -28,6 +28,7 @@ class Job:
     """What a process is to do.
 
     model     a finished model to judge; None: train recipe.yaml first
+    mark      of its weights: another, and it is judged again
     parts     what the model starts from, by key, whose own training is no part of the comparison
     tasks     parts of the shapes suite
     pictures  folder for GenEval's layout, or None;  sample  the number of its pictures there
@@ -41,6 +42,7 @@ class Job:
     judge_seed: int
     tasks: tuple[str, ...] = TASKS
     model: str | None = None
+    mark: str | None = None
     parts: dict[str, str] = field(default_factory=dict)
     pictures: str | None = None
     sample: int = 0
@@ -65,11 +67,13 @@ def train_job(folder: Path) -> None:
     if entries[-1]["step"] < recipe.train.steps:
         raise UserError(f"stopped after step {entries[-1]['step']} of {recipe.train.steps}")
     steps = [entry for entry in entries if "loss" in entry]  # the others are evaluations
+    lost, returns = lost_of(recipe.output.dir)
     took = {
         "model": str(model),
         "trained": facts["trained"],
         "steps": recipe.train.steps,
-        "flops": recipe.train.steps * facts["step_flops"],
+        "returns": returns,
+        "flops": (recipe.train.steps + lost) * facts["step_flops"],
         "seconds": entries[-1]["seconds"],
         "memory_gb": max(entry["memory_gb"] for entry in steps),
         "rows": {name: sum(entry["rows"][name] for entry in steps) for name in steps[0]["rows"]},
@@ -82,7 +86,7 @@ def train_job(folder: Path) -> None:
 
 def _both_stages(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """What both stages of an entrant took together."""
-    took = second | {key: first[key] + second[key] for key in ("steps", "flops", "seconds")}
+    took = second | {key: first[key] + second[key] for key in ("steps", "returns", "flops", "seconds")}
     took |= {key: max(first[key], second[key]) for key in ("trained", "memory_gb")}
     took["rows"] = {name: first["rows"][name] + count for name, count in second["rows"].items()}
     return took

@@ -68,6 +68,10 @@ def check_fair(comparison: Comparison, facts: dict[str, Facts]) -> None:
             )
 
 
+class TrialFailed(Exception):
+    """Of the few steps by which an entrant is timed: it fails, and the others go on."""
+
+
 def steps_of(comparison: Comparison, name: str, recipe: Recipe, facts: Facts, amount: float) -> int:
     """Optimizer steps that entrant `name` gets for `amount`.  Raises UserError if that is not even one."""
     if comparison.equal == "flops":
@@ -96,7 +100,10 @@ def with_steps(recipe: Recipe, facts: Facts, steps: int) -> Recipe:
 
 
 def _step_seconds(recipe: Recipe, facts: Facts) -> float:
-    """Seconds a step, of the last third of a short run in a folder that is thrown away."""
+    """Seconds a step, of the last third of a short run in a folder that is thrown away.
+
+    Raises TrialFailed if the run fails, KeyboardInterrupt if it was stopped: then it has returned as if done.
+    """
     import json
 
     from unimodal.training.loop import train
@@ -106,6 +113,12 @@ def _step_seconds(recipe: Recipe, facts: Facts) -> float:
         short = with_steps(recipe, facts, TRIAL_STEPS)
         changed = {"logging_steps": TRIAL_STEPS // 3, "resume": None, "save_steps": TRIAL_STEPS}
         short = short.model_copy(update={"output": output, "train": short.train.model_copy(update=changed)})
-        train(short)
-        last = (output.dir / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-    return json.loads(last)["step_seconds"]
+        try:
+            train(short)
+        except UserError as error:
+            raise TrialFailed(str(error)) from error
+        lines = (output.dir / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    if not entries or entries[-1]["step"] < TRIAL_STEPS:
+        raise KeyboardInterrupt
+    return entries[-1]["step_seconds"]

@@ -4,6 +4,7 @@ Entrants are recipes.  Rows and their order are always the comparison's own; bes
 FLOPs, training seconds or the number of trained parameters (then with as many steps) are held equal.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,7 +114,7 @@ class Comparison(Section):
     data: DataSection  # the rows of all entrants, in the same order
     image_size: int = Field(64, gt=0)
     split: str = "val"
-    seed: int = 0  # of the prompts and of the noise that pictures start from
+    seed: int = 0  # of the prompts, and of all chance in answering them
     reader: str | None = None  # the model whose understanding an entrant must not lose
     entrants: list[Entrant] = Field(min_length=2)
     pairs: list[tuple[str, str]] | None = None  # to be tested, the second against the first; null: all
@@ -216,6 +217,24 @@ def parts_of(recipe: Recipe) -> dict[str, str]:
     }
     found["reader"] = getattr(found["reader"], "name", found["reader"])
     return {key: source for key, source in found.items() if isinstance(source, str)}
+
+
+def mark_of(source: str) -> str:
+    """What tells whether a model, codec or denoiser was made anew since: a hash of its weights and settings.
+
+    Of a hub id it is the id.
+    """
+    from unimodal.model.folder import SHIPPED
+
+    folder = next((folder for folder in (Path(source), SHIPPED / source) if folder.is_dir()), None)
+    if folder is None:
+        return source
+    digest = hashlib.sha256()
+    for file in sorted(file for kind in ("safetensors", "json") for file in folder.rglob(f"*.{kind}")):
+        digest.update(f"\n{file.relative_to(folder).as_posix()}\n".encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def check_there(source: str, what: str) -> None:

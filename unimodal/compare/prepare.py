@@ -11,7 +11,7 @@ from typing import Any
 from unimodal.compare.entrant import WORDS, Job
 from unimodal.compare.fairness import Facts, check_fair, facts_of, steps_of, with_steps
 from unimodal.compare.kept import keep, read
-from unimodal.compare.plan import Budget, Comparison, Entrant, parts_of, recipe_of
+from unimodal.compare.plan import Budget, Comparison, Entrant, mark_of, parts_of, recipe_of
 from unimodal.compare.stages import FIRST, first_of, second_of
 from unimodal.errors import UserError
 from unimodal.training.config import Recipe
@@ -37,8 +37,9 @@ class Planned:
         if read(place / "plan.json") == self.plan and read(place / "job.json") == self.job.as_dict():
             return True
         raise UserError(
-            f"{place} belongs to a comparison with other settings (see plan.json and job.json in it). Name "
-            "another --out, or remove that folder to do the entrant again."
+            f"{place} belongs to a comparison with other settings, or what it starts from was trained anew "
+            "since (see plan.json and job.json in it). Name another --out, or remove that folder to do the "
+            "entrant again."
         )
 
 
@@ -100,6 +101,7 @@ def _planned(comparison: Comparison, entrant: Entrant, share: Budget, path: Path
             sample=seed,
         )
         plan = {"equal": comparison.equal, "amount": share.amount, "recipe": recipe.to_yaml()}
+        plan["parts"] = {key: mark_of(source) for key, source in job.parts.items()}
         if entrant.then:
             plan["then"] = entrant.then.model_dump(mode="json")
         found.append(Planned(place, recipe, job, plan))
@@ -168,7 +170,8 @@ def reader_jobs(comparison: Comparison, share: Budget, out: Path) -> dict[str, P
     for entrant in comparison.entrants:
         reader = entrant.reader or comparison.reader
         place = out / "readers" / re.sub(r"[^A-Za-z0-9._-]+", "-", reader).strip("-.")
-        job = Job("reader", "integrated", 0, comparison.split, share.n, comparison.seed, WORDS, model=reader)
+        what = {"tasks": WORDS, "model": reader, "mark": mark_of(reader)}
+        job = Job("reader", "integrated", 0, comparison.split, share.n, comparison.seed, **what)
         if (place / "job.json").is_file() and read(place / "job.json") != job.as_dict():
             shutil.rmtree(place)  # minutes of judging, and no training
         place.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ run is told in the report and tried again the next time.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from unimodal.compare.stages import FIRST
 from unimodal.errors import UserError
 
 LOOK = 0.5  # seconds between two looks at a process
+TOLD = 60.0  # seconds between two lines about it, where no bar can be drawn
 
 
 def compare(path: Path, budget: str, out: Path) -> dict[str, Any]:
@@ -111,6 +113,7 @@ def _run(place: Path, part: str, told: str, progress: Progress) -> None:
     failure.unlink(missing_ok=True)
     total = _steps(place) if part == "train" else None
     bar = progress.add_task(f"{told}: {part}", total=total)
+    due = 0.0 if not progress.console.is_terminal else math.inf
     with words.open("a", encoding="utf-8") as log:
         command = [sys.executable, "-m", "unimodal.compare.entrant", part, str(place), str(os.getpid())]
         # In a session of its own, Ctrl-C reaches it through us alone: a second signal would quit at once.
@@ -118,7 +121,12 @@ def _run(place: Path, part: str, told: str, progress: Progress) -> None:
         try:
             while process.poll() is None:
                 time.sleep(LOOK)
-                progress.update(bar, completed=_last_step(place) if total else 0)
+                step = _last_step(place) if total else 0
+                progress.update(bar, completed=step)
+                if time.monotonic() >= due:
+                    due = time.monotonic() + TOLD
+                    far = f", step {step} of {total}" if total else ""
+                    progress.console.print(f"{told}: {part}{far}", markup=False, highlight=False)
         except BaseException:
             process.terminate()  # a trainer saves before it goes
             process.wait()

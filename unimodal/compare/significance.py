@@ -1,6 +1,6 @@
 """Whether two entrants differ on shared prompts, and what several training seeds say together.
 
-Prompts and the noise that pictures start from are shared, so judgements pair up by prompt.  Training seeds
+Prompts and seeds are shared, so judgements pair up by prompt.  Training seeds
 are judged on the same prompts, so what two of them say of one prompt is no two facts: a prompt counts once,
 with its share of right over the seeds.  S seeds, n prompts.
 """
@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from unimodal.compare.entrant import TASKS
 from unimodal.evaluation.scores import Score, mean_of, wilson
 
 Cases = Mapping[str, Sequence[bool]]  # by score, right or not, in the order of the prompts
@@ -20,19 +21,22 @@ K = TypeVar("K")
 def pooled(results: Sequence[dict]) -> dict[str, Score]:
     """Scores of one entrant over its training seeds.
 
-    Shares are taken over all judgements of all seeds (see `clustered`); a mean of kinds over such shares;
-    measured values (decibels) are the mean of the seeds' means.
+    Shares are taken over all judgements of all seeds (see `clustered`); a mean of kinds over such shares.
+    Of measured values (decibels) value and ends of the interval are the means of the seeds': these are of the
+    same pictures, so that more seeds make no narrower interval.
     """
     scores: dict[str, Score] = {}
     for name in results[0]["scores"]:
         if name in results[0]["cases"]:
             scores[name] = clustered(np.array([result["cases"][name] for result in results], bool))
-    for task in dict.fromkeys(name.split("/")[0] for name in scores):
+    for task in (task for task in TASKS if any(name.startswith(f"{task}/") for name in scores)):
         whole = "edit/followed" if task == "edit" else f"{task}/mean"
         scores[whole] = mean_of([score for name, score in scores.items() if name.split("/")[0] == task])
     for name in results[0]["scores"]:
         if name not in scores:
-            scores[name] = mean_of([Score(**result["scores"][name]) for result in results])
+            found = [Score(**result["scores"][name]) for result in results]
+            value, low, high = np.mean([(one.value, one.low, one.high) for one in found], axis=0).tolist()
+            scores[name] = Score(value, low, high, found[0].n)
     return scores
 
 

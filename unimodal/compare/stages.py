@@ -7,6 +7,7 @@ stopped.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -47,5 +48,15 @@ def second_of(recipe: Recipe, entrant: Entrant, begun: Path | None) -> Recipe:
 
 def rows_taken(run: Path) -> int:
     """The first row behind all that a finished run took."""
-    state = json.loads((complete_checkpoints(run)[-1] / "resume" / "state.json").read_text(encoding="utf-8"))
+    state = _end_of(run)
     return max(shard["next"] for rank in state["data"] for shard in rank["shards"] if shard is not None)
+
+
+def lost_of(run: Path) -> tuple[int, int]:
+    """Steps that a finished run took in vain, before it went back to a checkpoint, and how often it did."""
+    guard = _end_of(run).get("guard") or {"lost": 0, "returns": 0}
+    return guard["lost"], guard["returns"]
+
+
+def _end_of(run: Path) -> dict[str, Any]:
+    return json.loads((complete_checkpoints(run)[-1] / "resume" / "state.json").read_text(encoding="utf-8"))

@@ -31,8 +31,14 @@ class Costs:
     def pack(self, batch: Pack) -> float:
         """Forward and backward of a pack, packed: padding, masks and recomputation cost nothing."""
         model, config = self.model, self.model.config
-        weights = sum(_cost(p) * p.numel() for p in model.decoder.layers.parameters())
-        layers = weights / len(model.decoder.layers[0].experts)
+        # Positions of pictures, which have an expert of their own; what a tower tells is read like text.
+        seen = sum(span.length for span in batch.images if span.kind != "vision")
+        layers = sum(
+            _cost(p) * p.numel() * (seen if expert else batch.tokens - seen)
+            for layer in model.decoder.layers
+            for expert, part in enumerate((layer.experts[0], layer.experts[-1]))
+            for p in part.parameters()
+        )
         trained = float((batch.labels != NO_LABEL).sum())
         if model.block:  # of n tokens 1 to n are hidden, each number as often
             trained = sum((block.length + 1) / 2 for block in batch.blocks)
@@ -49,7 +55,7 @@ class Costs:
             for span in batch.images
             if span.kind != "vision"
         )
-        return layers * batch.tokens + attention + head + images + self._vision(batch)
+        return layers + attention + head + images + self._vision(batch)
 
     def _vision(self, batch: Pack) -> float:
         """A tower is passed through once, for nothing in it is trained; then comes its projection."""

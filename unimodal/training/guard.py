@@ -25,9 +25,10 @@ class Guard:
     """Watches the loss of every step; a resumed run goes on from its `state()` in the checkpoint."""
 
     def __init__(self, train: TrainSection, state: dict[str, Any] | None = None):
-        state = state or {"returns": 0, "losses": []}
+        state = state or {"returns": 0, "lost": 0, "losses": []}
         self.most, self.spike = train.returns, train.spike
         self.returns: int = state["returns"]
+        self.lost: int = state.get("lost", 0)  # steps that were computed and are no part of the run
         self.losses: deque[float] = deque(state["losses"], RECENT)
 
     def see(self, step: int, loss: float) -> None:
@@ -51,4 +52,4 @@ class Guard:
 
     def state(self) -> dict[str, Any]:
         """JSON values for the checkpoint."""
-        return {"returns": self.returns, "losses": list(self.losses)}
+        return {"returns": self.returns, "lost": self.lost, "losses": list(self.losses)}

@@ -175,7 +175,9 @@ def _steps(run: Run, log: Log) -> Path:
             norm = _optimizer_step(run, batches, tally, meter)
         except Derailed as why:
             run.guard.count(why)
+            reached = run.step + 1
             saved, tally = run.go_back(), Tally()
+            run.guard.lost += reached - saved
             log.go_back(run.step)
             log.say(f"{why} Back to step {run.step}, and on with other rows (return {run.guard.returns}).")
             continue
