@@ -42,9 +42,12 @@ def test_every_connector_is_tried():
 
 @pytest.mark.parametrize("connector", CONNECTORS)
 @pytest.mark.parametrize("reference", REFERENCES)
-def test_frozen_weights_do_not_move_by_one_bit(connector, reference):
+@pytest.mark.parametrize("parts", [("connector", "denoiser"), ("connector",), ("denoiser",)])
+def test_frozen_weights_do_not_move_by_one_bit(connector, reference, parts):
     """Under AdamW with weight decay; and everything else does move."""
     model = external_model(connector, reference=reference).train()
+    for part in ("connector", "denoiser"):
+        getattr(model, part).requires_grad_(part in parts)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     section = TrainSection(steps=3, learning_rate=1e-2, weight_decay=0.3)
     (optimizer,) = build_optimizers(model, section, torch.float32)
@@ -54,7 +57,7 @@ def test_frozen_weights_do_not_move_by_one_bit(connector, reference):
         (losses.image + (0 if losses.embedding is None else losses.embedding)).backward()
         optimizer.step()
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    assert {name.split(".")[0] for name in trained} == {"connector", "denoiser"}
+    assert {name.split(".")[0] for name in trained} == set(parts)
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, before[name]) == (name not in trained), name
     assert not model.reader.training and not model.codec.training

@@ -209,7 +209,7 @@ def test_training_hides_what_the_schedule_says(schedule):
     torch.testing.assert_close(hidden.mean(1), seen.times)
     known = seen.inputs != MASKED
     assert torch.equal(seen.inputs[known], seen.target[known])
-    assert torch.equal(seen.target, torch.cat(codes))
+    assert torch.equal(seen.target[:, 0], torch.cat(codes))
     wanted = np.sort(SHARES[schedule]((np.arange(pictures) + 0.5) / pictures))
     assert np.abs(np.sort(seen.times.numpy()) - wanted).max() < 0.07  # Kolmogorov-Smirnov along the shares
     # All places alike.
@@ -226,7 +226,7 @@ def test_a_picture_costs_the_mean_of_its_masked_codes(schedule, weighting):
     codes = [torch.arange(64) % 3 for _ in range(pictures)]
     seen = path.corrupt(codes, [(8, 8)] * pictures, torch.Generator().manual_seed(0))
     loss = path.loss(torch.randn(len(seen.inputs), path.mask.numel()), seen)
-    assert (loss[seen.inputs != MASKED] == 0).all()
+    assert (loss[seen.inputs[:, 0] != MASKED] == 0).all()
     each = loss.reshape(pictures, 64).mean(1)
     if weighting == "inverse_ratio":
         torch.testing.assert_close(each, torch.full_like(each, math.log(3)))
@@ -240,21 +240,40 @@ def test_maps_have_codebooks_of_their_own():
     path = path_of(codec_of("residual"))
     cells, truth = (2, 2), torch.tensor([1, 2, 3, 4, 1, 2, 3, 4])
     seen = path.corrupt([truth], [cells], torch.Generator())
-    assert seen.maps.tolist() == [0] * 4 + [1] * 4
-    places = path.target_layout(cells).places.tolist()
-    assert places[:4] == places[4:] == [[0, 0], [0, 1], [1, 0], [1, 1]]
-    known = path._embed(truth, seen.maps) - path.map_in(seen.maps)
-    assert not torch.isclose(known[:4], known[4:]).any()
-    seen.inputs, seen.weights = torch.full_like(truth, MASKED), torch.linspace(1, 2, 8)
-    hidden = torch.randn(8, path.mask.numel())
-    before = path.loss(hidden, seen)
-    with torch.no_grad():
-        path.heads[1].rows.weight[3] += 1
-    changed = (path.loss(hidden, seen) != before).tolist()
-    assert changed == [False] * 4 + [True] * 4
-    logits = path.logits(hidden[None], seen.maps)[0]
-    wanted = torch.nn.functional.cross_entropy(logits, truth, reduction="none")
-    torch.testing.assert_close(path.loss(hidden, seen), wanted * torch.linspace(1, 2, 8))
+    assert seen.maps.tolist() == [[0, 1]] * 4 and seen.target.tolist() == [[n, n] for n in (1, 2, 3, 4)]
+    assert path.target_layout(cells).places.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    hidden, weights = torch.randn(4, path.mask.numel()), torch.linspace(1, 2, 8)
+    for asked in (slice(0, 4), slice(4, 8), slice(0, 8)):
+        inputs, these = truth.clone(), torch.zeros(8)
+        inputs[asked], these[asked] = MASKED, weights[asked]
+        seen.inputs, seen.weights = path._by_position(inputs), path._by_position(these)
+        wanted = torch.zeros(8)
+        for code in range(*asked.indices(8)):
+            said = path.heads[code // 4](hidden[code % 4]).log_softmax(-1)
+            wanted[code] = -said[truth[code]] * weights[code]
+        torch.testing.assert_close(path.loss(hidden, seen), wanted.view(2, 4).mean(0))
+    logits = path.logits(hidden[None], path._maps(cells))[0]
+    torch.testing.assert_close(logits[5], path.heads[1](hidden[1]))
+
+
+@torch.no_grad()
+def test_a_cell_is_read_as_what_its_known_codes_add_up_to():
+    """By hand: of 1 x 2 cells with two maps, all known, the second map hidden, all hidden."""
+    path = path_of(codec_of("residual"))
+    books = path.entries.reshape(2, path.vocabulary, -1)
+    said = path.code_in.weight.reshape(2, path.vocabulary, -1)
+    masks = path.mask + path.map_in.weight
+    codes = torch.tensor([[3, 1, 2, 0], [3, 1, MASKED, 0], [MASKED, 1, MASKED, MASKED]])
+    found = path._embed(path._by_position(codes), path._by_position(path._maps((1, 2))))
+    for row, cell in product(range(3), range(2)):  # a picture's codes are its first map, then its second
+        total, wanted = torch.zeros(path.channels), torch.zeros(path.mask.numel())
+        for number in range(2):
+            code = codes[row, 2 * number + cell]
+            total += 0 if code == MASKED else books[number, code]
+            wanted += masks[number] if code == MASKED else said[number, code]
+        if total.any():
+            wanted += path.latent_in(total)
+        torch.testing.assert_close(found[row, cell], wanted)
 
 
 @pytest.mark.parametrize("weighting", ["even", "inverse_ratio"])
@@ -266,8 +285,11 @@ def test_training_hides_the_last_maps_and_asks_for_the_first_of_them(codec, weig
     maps = path._maps(grid)
     codes = [torch.zeros(len(maps), dtype=torch.long)] * pictures
     seen = path.corrupt(codes, [grid] * pictures, torch.Generator().manual_seed(0))
-    hidden = (seen.inputs == MASKED).reshape(pictures, -1)
-    weights, asked = seen.weights.reshape(pictures, -1), 0
+    hidden, weights = (
+        part.reshape(pictures, -1, path.deep).transpose(1, 2).flatten(1)  # map by map
+        for part in (seen.inputs == MASKED, seen.weights)
+    )
+    asked = 0
     for chosen, weight in zip(hidden, weights):
         first = maps[chosen].min()
         assert chosen[maps > first].all() and not chosen[maps < first].any()
@@ -284,14 +306,20 @@ def test_training_hides_the_last_maps_and_asks_for_the_first_of_them(codec, weig
 @pytest.mark.parametrize("order", ["halton", "random", "confidence"])
 @pytest.mark.parametrize("codec", ["residual", "multi_scale"])
 @torch.no_grad()
-def test_drawing_fills_in_a_map_after_the_other(codec, order):
+def test_drawing_fills_in_a_map_after_the_other(codec, order, monkeypatch):
     path = path_of(codec_of(codec), order=order)
     grid, seen = (8, 8), []
     maps = path._maps(grid)
-    mask = path.mask + path.map_in(maps)
+    embed = path._embed
+
+    def noted(codes, numbers):
+        seen.append((codes == MASKED).transpose(-1, -2).flatten(1))
+        return embed(codes, numbers)
+
+    monkeypatch.setattr(path, "_embed", noted)
 
     def look(embeds, guided):
-        seen.append((embeds == mask).all(-1))
+        assert embeds.shape[1] == (64 if codec == "residual" else len(maps))
         return torch.randn(embeds.shape, generator=torch.Generator().manual_seed(len(seen))), {}
 
     generators = [torch.Generator().manual_seed(n) for n in range(3)]
@@ -343,18 +371,19 @@ ORDERS = list(permutations(range(4)))
 def said(model) -> np.ndarray:
     """(81, 16, 4, 3) odds of each cell of every picture, whatever is known of it: what training computes."""
     documents = [unasked(model.codec.picture(codes, (2, 2))) for codes in EVERY.repeat(16, axis=0)]
-    known = torch.from_numpy(np.tile(SUBSETS, (81, 1))).flatten()
+    known = torch.from_numpy(np.tile(SUBSETS, (81, 1))).reshape(-1, 1)
     found = []
 
     def corrupt(truths, grids, generator):
-        codes, owner = flatten(truths)
+        flat, owner = flatten(truths)
+        codes = flat[:, None]
         return MaskedCodes(
             codes.where(known, MASKED),
             codes,
             owner,
             torch.ones(len(truths)),
             torch.zeros_like(codes),
-            torch.ones(len(codes)),
+            torch.ones(codes.shape),
         )
 
     def loss(hidden, corrupted):

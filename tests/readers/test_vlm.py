@@ -17,6 +17,8 @@ from unimodal.external.folder import noted, save_external
 from unimodal.external.model import ExternalModel
 from unimodal.images.codec import PixelPatches
 from unimodal.readers.vlm import load_vlm
+from unimodal.training.config import TrainSection
+from unimodal.training.optimizers import build_optimizers
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -198,6 +200,11 @@ def test_losses_reach_the_queries_and_the_reader_stays_in_its_precision(folder, 
     assert losses.image.isfinite()
     assert model.connector.queries.grad.abs().sum(-1).gt(0).all()
     assert not any(weight.requires_grad for weight in reader.parameters())
+    before = {name: weight.clone() for name, weight in reader.state_dict().items()}
+    section = TrainSection(steps=1, learning_rate=1e-2, weight_decay=0.3)
+    (optimizer,) = build_optimizers(model, section, torch.float32)
+    optimizer.step()
+    assert all(torch.equal(weight, before[name]) for name, weight in reader.state_dict().items())
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):

@@ -42,8 +42,8 @@ MASKED = -1
 class MaskedCodes(Corrupted):
     """inputs (P,) codes, or MASKED; target (P,) codes; times (I,) the share that is masked.
 
-    maps     (P,) number of the map that each code is of
-    weights  (P,) what each code counts in the loss; 0 for those that are known, or not asked for
+    maps     (P, M) number of the map that each code is of; inputs and target are (P, M), too
+    weights  (P, M) what each code counts in the loss; 0 for those that are known, or not asked for
     """
 
     maps: Tensor
@@ -51,9 +51,10 @@ class MaskedCodes(Corrupted):
 
 
 class MaskedPath(nn.Module):
-    """See `unimodal.paths.path`.  P codes of a picture, V codes in a codebook, D model width.
+    """See `unimodal.paths.path`.  P positions of M codes, V codes in a codebook, D model width.
 
-    `model.times.copies` masks are drawn for one picture.
+    Maps of one size share positions: the M codes of a cell are seen together, and said by a head each.  Of
+    other maps every code has a position, M = 1.  `model.times.copies` masks are drawn for one picture.
     """
 
     entries: Tensor  # (books * V, C)
@@ -94,6 +95,7 @@ class MaskedPath(nn.Module):
         self.channels, self.vocabulary, self.shares = codec.channels, codec.vocabulary, tuple(codec.shares)
         self.books = 1 if codec.shared else len(self.shares)
         self.nested = codec.nested and len(self.shares) > 1
+        self.deep = len(self.shares) if len({*self.shares}) == 1 else 1  # codes a position
         width = config.hidden_size
         self.latent_in = nn.Linear(self.channels, width)
         self.code_in = nn.Embedding(self.books * self.vocabulary, width)
@@ -113,7 +115,7 @@ class MaskedPath(nn.Module):
 
     def target_layout(self, grid: Grid) -> TargetLayout:
         """One hidden step for all codes; those of a coarser map stand where their cells begin."""
-        _, where = layout_of(self.shares, grid)
+        _, where = layout_of(self.shares[:: self.deep], grid)
         steps = np.zeros(len(where), dtype=np.int64)
         return TargetLayout(steps, hidden=True, places=where, copies=self.times.copies)
 
@@ -123,7 +125,7 @@ class MaskedPath(nn.Module):
 
     def corrupt(self, truths: list[Tensor], grids: list[Grid], generator: torch.Generator) -> MaskedCodes:
         """Mask a random set of each picture's codes, of a size that the schedule says."""
-        codes, owner = flatten(truths)
+        codes, owner = flatten([self._by_position(one) for one in truths])
         done = torch.rand(len(truths), generator=generator, device=generator.device).tolist()
         schedule = SCHEDULES[self.options.schedule]
         maps = [self._maps(grid).to(generator.device) for grid in grids]
@@ -133,12 +135,15 @@ class MaskedPath(nn.Module):
         ]
         weights = [self._weights(*one) for one in zip(sets, maps, grids)]
         times = torch.stack([chosen.float().mean() for chosen in sets])
-        parts = (torch.cat(sets), times, torch.cat(maps), torch.cat(weights))
-        masked, *rest = (part.to(codes.device) for part in parts)
-        return MaskedCodes(codes.masked_fill(masked, MASKED), codes, owner, *rest)
+        masked, maps, weights = (
+            torch.cat([self._by_position(one) for one in parts]).to(codes.device)
+            for parts in (sets, maps, weights)
+        )
+        inputs = codes.masked_fill(masked, MASKED)
+        return MaskedCodes(inputs, codes, owner, times.to(codes.device), maps, weights)
 
     def _weights(self, masked: Tensor, maps: Tensor, grid: Grid) -> Tensor:
-        """(P,) what each code of a picture counts.
+        """(P M,) what each code of a picture counts.
 
         The mean over a picture is the mean over the codes asked for (inverse_ratio), or is scaled so that the
         mean over many pictures is the mean over all codes asked for (even).
@@ -153,24 +158,29 @@ class MaskedPath(nn.Module):
         return self._embed(corrupted.inputs, corrupted.maps)
 
     def _embed(self, codes: Tensor, maps: Tensor) -> Tensor:
-        """Codes (..., P) of maps (P,) to (..., P, D)."""
-        at = codes.clamp_min(0) + self._book(maps) * self.vocabulary
-        known = self.latent_in(self.entries[at]) + self.code_in(at)
-        embeds = torch.where((codes == MASKED)[..., None], self.mask, known)
-        return embeds if self.map_in is None else embeds + self.map_in(maps)
+        """Codes (..., P, M) of maps (P, M) to (..., P, D)."""
+        number = codes.clamp_min(0) + self._book(maps) * self.vocabulary
+        known = (codes != MASKED)[..., None]
+        of_map = 0.0 if self.map_in is None else self.map_in(maps)
+        said = self.code_in(number) + (of_map if self.books == 1 else 0.0)  # else the code says its map
+        each = torch.where(known, said, self.mask + of_map).sum(-2)
+        # What the known codes of a cell add up to, if any is known.
+        entries = self.latent_in((self.entries[number] * known).sum(-2))
+        return each + entries * known.any(-2)
 
     def embed_clean(self, latents: Tensor) -> Tensor:
         """A finished image is read as latents."""
         return self.latent_in(latents)
 
     def loss(self, hidden: Tensor, corrupted: MaskedCodes) -> Tensor:
-        """Cross-entropy (P,) of the codes that are asked for, in nats, weighted; 0 for all others."""
+        """(P,) mean cross-entropy of a position's codes, in nats, weighted; 0 of those not asked for."""
         asked, book = corrupted.weights > 0, self._book(corrupted.maps)
-        loss = torch.zeros(len(hidden), device=hidden.device)
+        loss = torch.zeros(asked.shape, device=hidden.device)
         for number, head in enumerate(self.heads):
-            at = asked & (book == number)
-            loss[at] = cross_entropy(head(hidden[at]).float(), corrupted.target[at], reduction="none")
-        return loss * corrupted.weights
+            of = asked & (book == number)
+            said = head(hidden[of.nonzero()[:, 0]]).float()
+            loss[of] = cross_entropy(said, corrupted.target[of], reduction="none")
+        return (loss * corrupted.weights).mean(1)
 
     def _sizes(self, grid: Grid) -> tuple[int, ...]:
         """Codes of each part of a picture that is filled in before the next."""
@@ -178,8 +188,12 @@ class MaskedPath(nn.Module):
         return sizes if self.nested else (sum(sizes),)
 
     def _maps(self, grid: Grid) -> Tensor:
-        """(P,) the number of the map that each code is of."""
+        """(P M,) the number of the map that each code is of, map by map."""
         return torch.from_numpy(layout_of(self.shares, grid)[0])
+
+    def _by_position(self, codes: Tensor) -> Tensor:
+        """What there is of each code, map by map (..., P M), as (..., P, M)."""
+        return codes.unflatten(-1, (self.deep, -1)).transpose(-1, -2)
 
     def _book(self, maps: Tensor) -> Tensor:
         """The codebook of each map."""
@@ -188,8 +202,10 @@ class MaskedPath(nn.Module):
     # ---- drawing ------------------------------------------------------------------------------
 
     def logits(self, hidden: Tensor, maps: Tensor) -> Tensor:
-        """What hidden states (B, P, D) say of codes of maps (P,): (B, P, V)."""
-        parts = hidden.split(torch.bincount(self._book(maps), minlength=self.books).tolist(), dim=1)
+        """What hidden states (B, P, D) say of codes, map by map, of maps (P M,): (B, P M, V)."""
+        parts = hidden.repeat(1, self.deep, 1).split(
+            torch.bincount(self._book(maps), minlength=self.books).tolist(), dim=1
+        )
         return torch.cat([head(part) for head, part in zip(self.heads, parts)], dim=1)
 
     def sample(
@@ -203,7 +219,7 @@ class MaskedPath(nn.Module):
         on_step: OnStep | None = None,
         before: Before | None = None,
     ) -> Tensor:
-        """Codes (B, P), a set a forward; `steps` is the number of forwards, at least one a map if nested.
+        """Codes (B, P M), map by map, a set a forward; `steps` forwards, one a map at least if nested.
 
         Guidance is of logits, and its interval is of the share that is hidden.
         """
@@ -218,17 +234,17 @@ class MaskedPath(nn.Module):
         sets = cut(self.options.schedule, total, forwards, sizes)
         for number, count in enumerate(sets, start=1):
             guides = guidance.applies(1 - done / total)
-            hidden, nulls = look(self._embed(codes, maps), guides)
+            hidden, nulls = look(self._embed(self._by_position(codes), self._by_position(maps)), guides)
             here = ramped(guidance, (done + count) / total) if self.options.guidance_ramp else guidance
             logits = guided(partial(self.logits, maps=maps), hidden, nulls if guides else {}, here)
             drawn = choose(logits, generators, self.options)
             if order is None:
                 sure = self._sureness(logits, drawn, generators, 1 - number / len(sets))
                 later = maps > maps[done] if self.nested else maps < 0
-                at = sure.masked_fill((codes != MASKED) | later, -torch.inf).topk(count).indices
+                chosen = sure.masked_fill((codes != MASKED) | later, -torch.inf).topk(count).indices
             else:
-                at = order[:, done : done + count]
-            codes = codes.scatter(1, at, drawn.gather(1, at))
+                chosen = order[:, done : done + count]
+            codes = codes.scatter(1, chosen, drawn.gather(1, chosen))
             done += count
             if on_step:
                 on_step(number, len(sets))
@@ -237,7 +253,7 @@ class MaskedPath(nn.Module):
     def _sureness(
         self, logits: Tensor, drawn: Tensor, generators: list[torch.Generator], left: float
     ) -> Tensor:
-        """(B, P) log-probability of the drawn codes, with noise of which a share is `left`."""
+        """(B, P M) log-probability of the drawn codes, with noise of which a share is `left`."""
         sure = logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
         noise = left * self.options.choice_temperature
         if not noise:
