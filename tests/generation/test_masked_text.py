@@ -9,6 +9,7 @@ from PIL import Image as PILImage
 
 from tests.documents import picture, tokenizer
 from tests.models import tiny, tiny_model
+from tests.paths.cases import codec_of
 from tests.paths.toy import fits
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.generation.context import read_documents
@@ -163,9 +164,14 @@ def test_the_longest_answer_is_cut_inside_a_block(monkeypatch):
     assert model.complete("two", max_tokens=6) == tokenizer().decode([word] * 6)
 
 
-def test_learns_to_answer_to_draw_and_to_stop():
-    """Trained on three documents, it says what they say: in words, in a picture, in both."""
-    model = tiny_model(1, path_options={}, **MASKED)
+@pytest.mark.parametrize("path", ["flow", "masked"])
+def test_learns_to_answer_to_draw_and_to_stop(path):
+    """Trained on three documents, it says what they say: in words, in a picture, in both.
+
+    Text is said by masked prediction, and with the path `masked` everything is.
+    """
+    codec = codec_of("pixels" if path == "flow" else "vq")
+    model = tiny_model(1, codec, path=path, path_options={}, **MASKED)
     shown = picture(np.random.default_rng(0))
     lessons = [
         answered("how many", Text("two red circle left of a blue square", True)),
@@ -188,5 +194,10 @@ def test_learns_to_answer_to_draw_and_to_stop():
     assert said("how many").parts == ("two red circle left of a blue square",)
     drawn = said("a red circle")
     assert isinstance(drawn.parts[0], PILImage.Image)  # nothing was told to follow
+    if path == "masked":
+        pixels = np.asarray(drawn.parts[0])
+        signal = (torch.from_numpy(shown.copy()).permute(2, 0, 1)[None] / 127.5 - 1).float()
+        learned = codec.reconstruct(signal)[0].permute(1, 2, 0)
+        assert np.abs(pixels / 127.5 - 1 - learned.clamp(-1, 1).numpy()).max() < 0.01
     both = said("make it green")
     assert [part if isinstance(part, str) else "picture" for part in both.parts] == ["yes", "picture", "two"]

@@ -7,6 +7,7 @@ import types
 
 import pytest
 import torch
+from torchmetrics.image import lpip
 
 from unimodal.images import perceptual
 from unimodal.images.losses import edge_error, pyramid_edge_error
@@ -28,6 +29,27 @@ def test_without_its_weights_the_reason_is_logged(monkeypatch, caplog):
     assert "torchvision is not installed" in caplog.text
 
 
+class Lpips(torch.nn.Module):
+    """As torchmetrics' is built and called: a network of its own that gives (B, 1, 1, 1)."""
+
+    def __init__(self, net_type: str):
+        super().__init__()
+        assert net_type == "alex"
+        self.net = Distance()
+
+
+class Distance(torch.nn.Module):
+    """Mean squares, through a weight that must stay as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, one, other):
+        assert not self.weight.requires_grad
+        return self.weight * (one - other).square().mean((1, 2, 3), keepdim=True)
+
+
 def test_lpips_needs_the_file_and_large_pictures(monkeypatch, tmp_path):
     models = types.ModuleType("torchvision.models")
     weights = types.SimpleNamespace(url="https://example.org/models/alexnet-1234.pth")
@@ -42,6 +64,13 @@ def test_lpips_needs_the_file_and_large_pictures(monkeypatch, tmp_path):
     (tmp_path / "checkpoints" / "alexnet-1234.pth").touch()
     assert perceptual.missing_for_lpips(64) is None
     assert "too small" in perceptual.missing_for_lpips(16)
-    monkeypatch.setattr(perceptual, "_lpips", lambda: "lpips")
-    assert perceptual.likeness(64) == "lpips"
+    monkeypatch.setattr(lpip, "LearnedPerceptualImagePatchSimilarity", Lpips)
+    compare = perceptual.likeness(64)
+    pixels = torch.rand(3, 3, 8, 8) * 2 - 1
+    restored = (2 * pixels).requires_grad_()  # what goes beyond the range is cut before it is compared
+    found = compare(restored, pixels)
+    torch.testing.assert_close(found, (2 * pixels).clamp(-1, 1).sub(pixels).square().mean((1, 2, 3)))
+    assert (compare(pixels, pixels) == 0).all()
+    found.sum().backward()
+    assert restored.grad.abs().sum() > 0
     assert pytest.approx(0) == pyramid_edge_error(torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8)).item()
