@@ -12,6 +12,7 @@ from unimodal.images.codec import Codec, DiffusersCodec, PixelPatches
 from unimodal.images.discrete import DiscreteCodec
 from unimodal.model.experts import Part, copy_text_expert, freeze
 from unimodal.model.unified import UnifiedModel
+from unimodal.paths import PATHS
 
 # Codecs of stride 4, as the tiny model's.
 QUANTIZERS = {
@@ -119,6 +120,7 @@ CASES = {
     "next_scale, the finest twice": Case("next_scale", "multi_scale twice"),
     "next_scale on joined cells": Case("next_scale", "multi_scale, joined cells"),
     "next_scale, masked text": Case("next_scale", "multi_scale", MASKED_TEXT),
+    "next_scale, strayed codes": Case("next_scale", "multi_scale", {"path_options": {"flips": 0.2}}, to=0.4),
     "next_scale, experts": Case("next_scale", "multi_scale", {"experts": "mot"}),
     "masked on codes": Case(
         "masked", "vq", {"path_options": {"schedule": "arccos", "order": "random", "temperature": 3.0}}
@@ -162,3 +164,28 @@ CASES = {
         "per_token", "pixels", {"path_options": MLP_HEAD | {"order": "raster"}}, steps=200
     ),
 }
+
+CODECS = ("pixels", *NETWORKS, *QUANTIZERS)
+LATENTS = ("pixels", "pixels of two", "a network", "a variational network")  # those without codes
+
+
+def suits(path: str, codec: str) -> bool:
+    """By what the codec gives: latents, codes, or codes coarse to fine."""
+    if path in ("flow", "per_token"):
+        return True
+    return codec not in LATENTS and (path != "next_scale" or codec.startswith("multi_scale"))
+
+
+def _others() -> dict[str, Case]:
+    """Every path on every codec that suits it and that no case above has."""
+    there = {(case.path, case.codec) for case in CASES.values()}
+    plain = {"flow": {"steps": 200}, "per_token": {"config": {"path_options": MLP_HEAD}, "steps": 200}}
+    pairs = [(path, codec) for path in PATHS for codec in CODECS if suits(path, codec)]
+    return {
+        f"{path} on {codec}": Case(path, codec, **plain.get(path, {}))
+        for path, codec in pairs
+        if (path, codec) not in there
+    }
+
+
+CASES |= _others()

@@ -5,22 +5,14 @@ import torch
 
 from tests.documents import tokenizer
 from tests.models import tiny_model
-from tests.paths.cases import MLP_HEAD, NETWORKS, QUANTIZERS, codec_of
+from tests.paths.cases import CODECS, MLP_HEAD, codec_of, suits
 from tests.paths.test_gauntlet import documents, lay
 from unimodal.errors import UserError
 from unimodal.generation.verbs import Unimodal
 from unimodal.paths import PATHS
 from unimodal.sequence.pack import pack_sequences
 
-CODECS = ("pixels", *NETWORKS, *QUANTIZERS)
 OPTIONS = {"per_token": {"path_options": MLP_HEAD}}
-
-
-def suits(path: str, name: str) -> bool:
-    """By what the codec gives: latents, codes, or codes coarse to fine."""
-    if path in ("flow", "per_token"):
-        return True
-    return codec_of(name).discrete and (path != "next_scale" or name.startswith("multi_scale"))
 
 
 @pytest.mark.parametrize("name", CODECS)

@@ -90,7 +90,7 @@ def hide_all(blocks, generator):
 
 
 def test_learns_a_few_documents_by_heart(case):
-    model = case.model()
+    model = case.model().train()
     pack = pack_sequences([lay(model, d) for d in documents(8, drawn=1)])
     trained = int((pack.labels >= 0).sum())
     positions = sum(span.length for span in pack.images if span.kind == "target")
