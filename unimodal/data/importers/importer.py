@@ -12,19 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from unimodal.data.importers.tables import is_table, records
+from unimodal.data.importers.tables import Drop, is_table, records
 from unimodal.data.rows import MARK
 from unimodal.errors import UserError, nearest
 
 SAMPLE = 20  # records looked at to recognise what a table holds
-
-
-class Drop(UserError):
-    """A record, or a row of it, that is left out: `reason` is one for all alike, the text tells which."""
-
-    def __init__(self, reason: str, sentence: str):
-        super().__init__(sentence)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
