@@ -91,12 +91,16 @@ class Record:
 
     def spoken(self, value: Any, name: str) -> str:
         """`value` if it is a text with something in it; raises Drop otherwise."""
+        if not self.written(value, name).strip():
+            raise Drop(f"{name!r} is empty", f"{self.where}: {name!r} is empty; expected a text. Fill it in.")
+        return value
+
+    def written(self, value: Any, name: str) -> str:
+        """`value` if it is a text, be it blank; raises Drop otherwise."""
         if not isinstance(value, str):
             raise Drop(
                 f"{name!r} is no text", f"{self.where}: {name!r} is {value!r:.60}; expected a text. Mend it."
             )
-        if not value.strip():
-            raise Drop(f"{name!r} is empty", f"{self.where}: {name!r} is empty; expected a text. Fill it in.")
         try:
             value.encode()
         except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"
