@@ -193,6 +193,15 @@ def test_openai(tmp_path):
     assert "Download it first" in report.dropped["picture is a link"][1]
 
 
+def test_the_name_of_who_speaks_is_told(tmp_path):
+    named = [{**say("user", "hi"), "name": "ann"}, say("assistant", "ho")]
+    unnamed = [{**say("user", "hi"), "name": None}, {**say("assistant", "ho"), "weight": 1}]
+    path = put_lines(tmp_path / "a.jsonl", {"messages": named + named}, {"messages": unnamed})
+    report, rows = run(path)
+    assert report.importer == "openai" and len(rows) == 2
+    assert report.unused == {"messages.name": 1}
+
+
 def test_rows_are_gathered(tmp_path):
     put(tmp_path / "in/a.png", png("red"))
     put(tmp_path / "in/b.png", png("blue"))

@@ -59,6 +59,8 @@ def openai_rows(record: Record) -> Iterator[dict]:
     turns: list[tuple] = []
     for message in listed(record, "messages"):
         only(message, OPENAI_KEYS, record.where)
+        if message.get("name") is not None:
+            record.without_place.add("messages.name")
         role = role_of(message.get("role"), OPENAI_ROLES, record.where)
         trained = learned(message, role, record.where)
         content = message.get("content")

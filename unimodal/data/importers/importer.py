@@ -37,6 +37,7 @@ class Record:
         self.values = {name: value for name, value in values.items() if value is not None}
         self.where = where
         self.used: set[str] = set()
+        self.without_place: set[str] = set()  # of fields that are used
         moved = {name: self.values.pop(old) for name, old in (mapping or {}).items() if old in self.values}
         self.values |= moved
 
@@ -45,8 +46,8 @@ class Record:
 
     @property
     def unused(self) -> set[str]:
-        """Fields that no row was made from."""
-        return self.values.keys() - self.used
+        """Fields, and parts of fields, that no row was made from."""
+        return (self.values.keys() - self.used) | self.without_place
 
     def move(self, old: str, new: str) -> None:
         """Call the field `old` `new`."""
