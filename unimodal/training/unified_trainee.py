@@ -124,6 +124,12 @@ class UnifiedTrainee:
         """Which backend computes attention, in half precision or not, and why."""
         return "{}: {}".format(*explain_backend(self.module.device.type, half, pack=True))
 
+    def about(self) -> list[str]:
+        """What was chosen for the user: of an adapter, what is trained with it unasked."""
+        if not self.adapter or self.module.vision_in is None:
+            return []
+        return ["the projection of the vision tower (vision_in) is trained in full, beside the adapter"]
+
     def about_rows(self, recipe: Recipe, packs: list[Pack]) -> dict[str, str]:
         """Lines about the rows for a person, by name."""
         held = held_out_statistics(self.held, self.held_rows, recipe) if self.held else {}
