@@ -128,6 +128,19 @@ def test_a_picture_that_breaks_off_costs_nothing_learned(recipe, tmp_path):
     broken = tmp_path / f"{int(late) - 1}.png"
     whole = broken.read_bytes()
     broken.write_bytes(whole[:200])
+@pytest.mark.parametrize("run", [train, dry_run])
+def test_a_run_that_stopped_early_does_not_go_on_with_other_rows(recipe, tmp_path, run):
+    for name in ("old", "new"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "yes"}\n')
+    old, new = (f"data.sources=[{{path: {tmp_path / name}.jsonl}}]" for name in ("old", "new"))
+    said = [f"data.eval_sources=[{{path: {tmp_path / 'old'}.jsonl}}]", "train.eval_steps=1", "train.steps=9"]
+    said += ["train.early_stopping_patience=1", "train.learning_rate=1e-12", "train.muon_learning_rate=1e-12"]
+    train(recipe(old, *said))
+    assert max(map(int, (d.name[5:] for d in (tmp_path / "run" / "checkpoints").iterdir()))) < 9
+    with pytest.raises(UserError, match="no step left"):
+        run(recipe(new, *said, "train.resume=auto"))
+
+
     base = train(recipe("train.steps=1", f"output.dir={tmp_path / 'base'}"))  # else a tokenizer comes first
     said = [source, f"model.init_from={base}", "model.codec=null", "train.steps=30", "train.save_steps=100"]
     words = rf"(?s)rows.jsonl:{late}: .*Step (\d+) was saved before: mend the row"
