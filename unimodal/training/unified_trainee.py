@@ -66,6 +66,7 @@ class UnifiedTrainee:
             data.seed,
             model.block,
             model.vision_grid,
+            config.limit,
         )
         self._costs = Costs(model)
 
@@ -87,6 +88,15 @@ class UnifiedTrainee:
     def room(self) -> Callable[[Document, int], int | None]:
         """What tells of a row whether it fits into a pack (see `RowMaker.room`)."""
         return self.rows.room()
+
+    def farther(self) -> Callable[[Document, int], int | None]:
+        """What tells of a row whether it reaches beyond the model's limit (see `RowMaker.farther`)."""
+        return self.rows.farther()
+
+    @property
+    def limit(self) -> int | None:
+        """Rotary positions that a document may take; None: any number."""
+        return self.rows.limit
 
     def count(self, batch: Pack) -> dict[str, float]:
         """Trained tokens, drawn image positions, and pictures."""
