@@ -115,6 +115,23 @@ def test_the_base_is_found_where_it_was_and_where_both_went(tmp_path, base, monk
         find_base(read_note(folder), folder)
 
 
+def test_why_a_base_is_not_found_is_told(tmp_path, base, monkeypatch):
+    folder = adapter_folder(tmp_path / "adapter", base)
+    note = json.loads((folder / "base.json").read_text())
+
+    def unreachable(*args, **options):
+        raise OSError("the network is unreachable")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    for name, why in {"owner/name": "hub: the network is unreachable", "shapes-bse": "did you mean"}.items():
+        (folder / "base.json").write_text(json.dumps(note | {"base": name, "nearby": None}))
+        with pytest.raises(UserError) as caught:
+            find_base(read_note(folder), folder)
+        told = str(caught.value)
+        assert told.startswith(f"the adapter {folder} belongs to the model {name}, which is not to be found:")
+        assert why in told and told.endswith("Name the model as well, wherever it is now.")
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

@@ -13,6 +13,7 @@ from tests.models import tiny_model
 from unimodal.adapters.base import read_note
 from unimodal.errors import UserError
 from unimodal.training.config import load_recipe
+from unimodal.training.dry_run import dry_run
 from unimodal.training.ema import Ema
 from unimodal.training.loop import train
 from unimodal.training.optimizers import build_optimizers
@@ -116,11 +117,13 @@ def test_resume_equals_straight_on(recipe, tmp_path):
     assert frozen <= {"codec.mean", "codec.std"}  # buffers, which a run always keeps
 
 
-def test_does_not_resume_on_other_weights(recipe, tmp_path):
+@pytest.mark.parametrize("run", [train, dry_run])
+def test_does_not_resume_on_other_weights(recipe, tmp_path, run):
     train(recipe("train.steps=2"))
+    run(recipe("train.steps=2", "train.resume=auto"))
     base_folder(tmp_path / "base", seed=1)
     with pytest.raises(UserError, match="has other weights or tokens than when"):
-        train(recipe("train.resume=auto"))
+        run(recipe("train.resume=auto"))
 
 
 def test_does_not_start_where_an_adapter_is(recipe, tmp_path):

@@ -5,12 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.documents import tokenizer
 from tests.images.towers import MEAN, STD, TOWERS, make_tower
 from unimodal.errors import UserError
-from unimodal.images.vision import load_tower
+from unimodal.images.vision import FILES, load_tower
+from unimodal.pretrained.checkpoint import find_checkpoint
 
 RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(3)]
@@ -53,6 +56,43 @@ def test_pictures_of_any_size_are_scaled_to_its_square(tmp_path):
     scaled = np.asarray(Image.fromarray(smooth).resize((16, 16), Image.Resampling.BICUBIC))
     (found,), (expected,) = tower([smooth]), tower([scaled])
     assert (found - expected).abs().mean() < 0.05 * expected.std()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("siglip", "Siglip"), ("clip", "CLIP")])
+def test_a_processor_that_was_saved_with_its_tokenizer(name, kind, tmp_path):
+    """By transformers itself: then there is a processor_config.json, and no preprocessor_config.json."""
+    make_tower(name, tmp_path, whole=True)
+    expected = load_tower(tmp_path)(PICTURES)
+    (tmp_path / "preprocessor_config.json").unlink()
+    size = {"height": 16, "width": 16}
+    images = getattr(transformers, f"{kind}ImageProcessor")(
+        size=size, crop_size=size, image_mean=MEAN, image_std=STD
+    )
+    words = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer().backend)
+    getattr(transformers, f"{kind}Processor")(images, words).save_pretrained(tmp_path)
+    assert (tmp_path / "processor_config.json").is_file()
+    assert not (tmp_path / "preprocessor_config.json").exists()
+    assert all(torch.equal(a, b) for a, b in zip(load_tower(tmp_path)(PICTURES), expected))
+    file = tmp_path / "processor_config.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(said | {"image_processor": said["image_processor"] | {"image_std": None}}))
+    with pytest.raises(UserError, match=r"processor_config\.json: .*expected three numbers"):
+        load_tower(tmp_path)
+    file.write_text(json.dumps({"processor_class": "SiglipProcessor"}))
+    with pytest.raises(UserError, match=r"no preprocessor_config\.json: it, or image_processor in proc"):
+        load_tower(tmp_path)
+
+
+def test_either_file_is_fetched(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(name, *, allow_patterns, **options):
+        asked.extend(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert find_checkpoint("owner/name", "vision tower", FILES) == tmp_path
+    assert {"preprocessor_config.json", "processor_config.json"} <= set(asked)
 
 
 def test_saved_and_loaded_again_it_is_the_same_and_stays_frozen(tmp_path):

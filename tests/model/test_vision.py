@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 import unimodal
@@ -14,6 +15,9 @@ from tests.documents import tokenizer
 from tests.images.towers import make_tower
 from tests.models import tiny_model
 from tests.pretrained.checkpoints import make
+from unimodal.adapters.merge import merge_adapter
+from unimodal.adapters.section import LoraSection
+from unimodal.adapters.targets import lora_config
 from unimodal.data.document import Document, Image, Text, Turn
 from unimodal.errors import UserError
 from unimodal.generation.context import read_documents, read_tokens
@@ -134,7 +138,7 @@ def test_it_answers_edits_and_draws_and_survives_saving(folder, tmp_path):
     assert isinstance(seen, str)
 
 
-def test_it_trains_in_full_and_as_an_adapter(folder, tmp_path):
+def test_it_trains_in_full_and_as_an_adapter_that_learns_its_projection(folder, tmp_path, capsys):
     rows = tmp_path / "rows"
     rows.mkdir()
     from PIL import Image as Pillow
@@ -154,9 +158,27 @@ def test_it_trains_in_full_and_as_an_adapter(folder, tmp_path):
     for name, weight in base.tower.state_dict().items():
         assert torch.equal(weight, tuned.tower.state_dict()[name])
     assert not torch.equal(base.vision_in.linear_in.weight, tuned.vision_in.linear_in.weight)
-    lora = ["model.lora={rank: 2, modules_to_save: [vision_in]}", f"output.dir={tmp_path / 'thin'}"]
+    lora = ["model.lora={rank: 2, target: text}", f"output.dir={tmp_path / 'thin'}"]
     adapted = unimodal.load(adapter=train(load_recipe(file, lora)), device="cpu")
+    assert "(vision_in) is trained in full, beside the adapter" in " ".join(capsys.readouterr().out.split())
+    for name, weight in base.vision_in.named_parameters():
+        assert not torch.equal(
+            weight, adapted.model.vision_in.get_parameter(f"modules_to_save.default.{name}")
+        )
     assert isinstance(adapted.answer(picture(), "how many", max_tokens=2), str)
+    adapted.set_adapter(None)
+    off = adapted.model.vision_in.state_dict()
+    assert all(torch.equal(weight, off[name]) for name, weight in base.vision_in.state_dict().items())
+    merged = unimodal.load(merge_adapter(None, tmp_path / "thin" / "adapter", tmp_path / "merged"), "cpu")
+    saved = load_file(tmp_path / "thin" / "adapter" / "adapter_model.safetensors")
+    for name, weight in merged.model.vision_in.named_parameters():
+        assert torch.equal(weight, saved[f"base_model.model.vision_in.{name}"])
+
+
+def test_of_a_projection_that_is_named_in_part_no_more_is_trained(folder):
+    model = unimodal.load(folder, "cpu").model
+    section = LoraSection(modules_to_save=["vision_in.linear_out"])
+    assert lora_config(model, section, "base").modules_to_save == ["vision_in.linear_out"]
 
 
 def test_off_by_default_and_refused_where_there_is_none(tmp_path):

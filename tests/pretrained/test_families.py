@@ -95,7 +95,8 @@ def test_windows(tmp_path):
     with pytest.raises(UserError, match=r"back 4096 positions.*may have 32768.*--max-length 4096"):
         fields(tmp_path, MISTRAL_7B)
     found = fields(tmp_path, MISTRAL_7B, max_length=2048)
-    assert (found["sliding_window"], found["max_position_embeddings"]) == (4096, 2048)
+    names = ("sliding_window", "max_length", "max_position_embeddings")
+    assert [found[name] for name in names] == [4096, 2048, 32768]
     assert fields(tmp_path, MISTRAL_7B | {"sliding_window": None})["sliding_window"] is None
     sliding = {"use_sliding_window": True, "sliding_window": 1024, "max_window_layers": 20}
     with pytest.raises(UserError, match="back 1024 positions"):

@@ -26,6 +26,7 @@ from unimodal.images.codec import PixelPatches
 from unimodal.images.folder import load_codec
 from unimodal.model.folder import save_model
 from unimodal.model.weights import Weights
+from unimodal.paths import PATHS
 from unimodal.pretrained.initialise import extended, init_model
 from unimodal.pretrained.vocabulary import extend
 from unimodal.sequence.layout import layout
@@ -213,6 +214,18 @@ def test_both_experts_start_from_the_text_weights(parts):
     for layer in ours.model.decoder.layers:
         text, image = (dict(expert.named_parameters()) for expert in layer.experts)
         assert all(torch.equal(text[name], image[name]) for name in text)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("said", ["option", "setting"])
+def test_every_path_is_made_without_settings(path, said, tmp_path):
+    """On a codec with codes of stride 4: 16 pixels are four cells, and paths of codes say single ones."""
+    make("qwen2", tmp_path / "llm")
+    codec_of("multi_scale").save(tmp_path / "codec")
+    options = {"path": path} if said == "option" else {"settings": [f"path={path}"]}
+    init_model(tmp_path / "llm", tmp_path / "codec", tmp_path / "ours", **options)
+    config = unimodal.load(tmp_path / "ours").config
+    assert (config.path, config.patch_size) == (path, {"flow": 4, "per_token": 4}.get(path, 1))
 
 
 def test_a_diffusers_autoencoder_as_codec_and_the_same_again(tmp_path):

@@ -5,8 +5,9 @@ import logging
 import pickle
 
 import pytest
+import torch
 import yaml
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import unimodal
 from tests.pretrained.checkpoints import HEADERS, make
@@ -55,7 +56,7 @@ def assert_given_back(folder, theirs, ends):
         )
     assert AutoConfig.from_pretrained(folder).eos_token_id == ends
     generation = GenerationConfig.from_pretrained(folder)
-    assert generation.eos_token_id == ends
+    assert generation.eos_token_id == [*ends, tokenizer.convert_tokens_to_ids("<|im_end|>")]
     assert generation.bos_token_id == theirs.convert_tokens_to_ids("<|begin_of_text|>")
     assert {key: getattr(generation, key) for key in LIVELY} == LIVELY
     assert not (folder / "origin.json").exists()
@@ -75,6 +76,35 @@ def test_template_and_ends_are_given_back_also_after_fine_tuning(parts, tmp_path
     train(load_recipe(tmp_path / "recipe.yaml"))
     export_llm(str(tmp_path / "run" / "model"), tmp_path / "trained")
     assert_given_back(tmp_path / "trained", theirs, ends)
+
+
+def test_generation_stops_at_the_end_of_a_turn_as_it_is_learned_here(parts, tmp_path):
+    """A model that says nothing but one token, as transformers generates from it."""
+    _, ends = parts()
+    export_llm(str(tmp_path / "ours"), tmp_path / "back")
+    model, tokenizer = (
+        kind.from_pretrained(tmp_path / "back") for kind in (AutoModelForCausalLM, AutoTokenizer)
+    )
+    asked = torch.tensor([tokenizer("a red circle").input_ids])
+    learned, other = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|image_start|>"])
+    for said, length in ((learned, 1), (ends[0], 1), (other, 4)):
+
+        def always(_, scores, said=said):
+            return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([said]), 0.0)
+
+        answer = model.generate(asked, max_new_tokens=4, logits_processor=[always], do_sample=False)
+        assert answer[0, asked.shape[1] :].tolist() == [said] * length
+
+
+@pytest.mark.parametrize(("name", "ends"), [("qwen2", "<|im_end|>"), ("mistral", ["</s>", "<|im_end|>"])])
+def test_an_end_is_added_where_it_is_missing(tmp_path, name, ends):
+    make(name, tmp_path / "llm")
+    PixelPatches(32).save(tmp_path / "codec")
+    init_model(tmp_path / "llm", tmp_path / "codec", tmp_path / "ours", settings=["image_size=64"])
+    export_llm(str(tmp_path / "ours"), tmp_path / "back")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "back")
+    found = GenerationConfig.from_pretrained(tmp_path / "back").eos_token_id
+    assert found == tokenizer.convert_tokens_to_ids(ends)
 
 
 def test_ours_are_kept_in_our_own_folders(parts, tmp_path):

@@ -162,7 +162,9 @@ def test_export_gives_the_checkpoint_back(pair, tmp_path):
     assert again.generation_config.bos_token_id == (habit or [tokenizer.endoftext])[0]
     own = AutoTokenizer.from_pretrained(root / "llm")
     assert loaded.chat_template == own.chat_template
-    assert again.generation_config.eos_token_id == own.eos_token_id == loaded.eos_token_id
+    assert own.eos_token_id == loaded.eos_token_id
+    assert again.generation_config.eos_token_id in (tokenizer.im_end, [own.eos_token_id, tokenizer.im_end])
+    assert again.config.max_position_embeddings == theirs.config.max_position_embeddings
     assert loaded.pad_token_id == again.config.pad_token_id == tokenizer.pad
 
 
@@ -180,12 +182,26 @@ def test_a_model_trained_from_nothing_exports_too(tmp_path):
         assert (again(row[None]).logits[0] - packed(model.model, [row])[0]).abs().max() < TOLERANCE
 
 
+def test_a_longest_document_is_kept_to_and_the_checkpoints_own_goes_back(tmp_path):
+    """It is the user's word on documents; what the weights were made for stays what it was."""
+    theirs = make("qwen2", tmp_path / "llm")
+    PixelPatches(4).save(tmp_path / "codec")
+    init_model(tmp_path / "llm", tmp_path / "codec", tmp_path / "ours", max_length=10)
+    ours = unimodal.load(tmp_path / "ours").model
+    packed(ours, [torch.arange(10), torch.arange(7)])
+    with pytest.raises(unimodal.UserError, match=r"takes 11 rotary positions, .* takes 10 at most"):
+        packed(ours, [torch.arange(11)])
+    export_llm(str(tmp_path / "ours"), tmp_path / "back")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "back").config
+    assert again.max_position_embeddings == theirs.config.max_position_embeddings == 64
+
+
 def test_the_window_is_kept_to(pair):
     """Up to the window a model is itself; a longer document is refused rather than misread."""
     name, _, ours, _ = pair
     if name == "mistral-window":
         packed(ours, [torch.arange(24)])
-        with pytest.raises(unimodal.UserError, match="sliding window of 24"):
+        with pytest.raises(unimodal.UserError, match=r"takes 24 at most .*sliding window"):
             packed(ours, [torch.arange(25)])
     else:
         packed(ours, [torch.arange(25)])

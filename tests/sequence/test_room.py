@@ -20,17 +20,22 @@ def test_no_sequence_is_longer_than_told(target, block, vision):
     for seed in range(60):
         document = random_document(np.random.default_rng(seed))
         plain = document.turns[0].role is None
-        lengths = [
-            len(layout(drop(document, kind) if kind else document, tokenizer(), TARGETS[target], 4, **rules))
+        sequences = [
+            layout(drop(document, kind) if kind else document, tokenizer(), TARGETS[target], 4, **rules)
             for kind in ((None,) if plain else (None, "text", "image", "both"))
             for first in (range(1, block + 1) if block and plain else (None,))
             for rules in [{"block": block, "first": first, "vision": vision}]
         ]
+        lengths, reaches = [len(s) for s in sequences], [s.position.max() + 1 for s in sequences]
         exact = room.exactly(document)
         assert exact == max(lengths)
         assert exact <= room.at_most(document)
         assert room.beyond(document, exact) is None
         assert room.beyond(document, exact - 1) == exact
+        reach = room.reach(document)
+        assert reach == max(reaches) <= exact
+        assert room.farther(document, reach) is None
+        assert room.farther(document, reach - 1) == reach
 
 
 def test_a_normal_form_that_makes_texts_longer_is_reckoned_with():

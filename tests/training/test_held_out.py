@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from tests.adapters.make import base_folder, losses, pack
@@ -20,7 +21,10 @@ from unimodal.sequence.pack import pack_in_order
 from unimodal.training import loop
 from unimodal.training.checkpoint import complete_checkpoints
 from unimodal.training.config import load_recipe
+from unimodal.training.held_out import judged_by
 from unimodal.training.loop import train
+from unimodal.training.run import Run
+from unimodal.training.signals import StopRequest
 
 EVALUATED = {"eval_steps": 2, "save_steps": 100}
 
@@ -159,6 +163,51 @@ def test_another_metric_is_looked_for_anew(
     said = capsys.readouterr().out
     assert "no best checkpoint of this metric yet" in said
     assert "The model is that of step 2" in said
+
+
+def test_what_is_judged_otherwise_is_looked_for_anew(
+    recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A best that no later evaluation reaches is left only if it was judged by something else."""
+    held = tmp_path / "held.jsonl"
+    held.write_text('{"text": "yes no"}\n{"text": "a red circle"}\n')
+    base = [f"data.eval_sources=[{{path: {held}}}]", "train.eval_steps=2", "train.resume=auto"]
+    train(recipe(*base, "train.steps=2"))
+    states = complete_checkpoints(tmp_path / "run")[-1] / "resume" / "state.json"
+    kept = states.read_text()
+
+    def goes_on(*changes: str) -> bool:
+        """Whether the old best, made one that cannot be reached, is that of a run that is resumed."""
+        state = json.loads(kept)
+        states.write_text(json.dumps(state | {"best": state["best"] | {"value": -1.0}}))
+        run = Run(recipe(*base, "train.steps=2", *changes), Accelerator(), StopRequest())
+        run.close()
+        return run.best.value == -1.0
+
+    assert goes_on() and goes_on("train.early_stopping_patience=3", "train.save_steps=1")
+    assert not goes_on("data.eval_rows=1")
+    assert not goes_on("model.loss.text=0.5")
+    moved = tmp_path / "elsewhere" / "rows.jsonl"
+    moved.parent.mkdir()
+    moved.write_bytes(held.read_bytes())
+    assert goes_on(f"data.eval_sources=[{{path: {moved}}}]")
+    held.write_text('{"text": "yes no"}\n{"text": "a red square"}\n')
+    assert not goes_on()
+    capsys.readouterr()
+    train(recipe(*base, "train.steps=4", "train.load_best_model_at_end=true"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no best checkpoint of this metric yet, by these held-out rows" in said
+    assert [entry["step"] for entry in evaluations(tmp_path / "run")] == [0, 2, 2, 4]
+
+
+def test_loss_weights_are_nothing_to_the_metric_of_one_loss(recipe) -> None:
+    said = ["data.eval_sources=[{source: shapes, split: val}]", "train.eval_steps=2"]
+    for metric, same in (("eval_loss", False), ("eval_loss_text", True)):
+        one, other = (
+            judged_by(recipe(*said, f"train.metric_for_best_model={metric}", f"model.loss.image={weight}"))
+            for weight in (1.0, 2.0)
+        )
+        assert (one == other) == same
 
 
 @pytest.mark.parametrize(

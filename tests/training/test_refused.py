@@ -5,13 +5,18 @@ import re
 
 import pytest
 import torch
+import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
 import unimodal
 import unimodal.attention.door as attention
+from tests.adapters.make import base_folder
 from tests.training.rows import question_rows
+from unimodal.cli import app
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
+from unimodal.training.config import load_recipe
 from unimodal.training.dry_run import dry_run
 from unimodal.training.loop import train
 from unimodal.training.unified import mixture_of
@@ -56,6 +61,53 @@ def test_every_row_that_fits_no_pack_is_named_before_anything_is_trained(recipe,
     run(recipe(*said, "train.steps=2"))
 
 
+def on_limited(tmp_path, limit, source, **model):
+    """The recipe of a tiny model that takes so many rotary positions of a document."""
+    base = base_folder(tmp_path / "base", sliding_window=limit)
+    raw = {
+        "model": {"init_from": str(base), **model},
+        "data": {"sources": [source], "tokens": 512, "workers": 0},
+        "train": {"steps": 2, "precision": "fp32"},
+        "output": {"dir": str(tmp_path / "run")},
+    }
+    (tmp_path / "limited.yaml").write_text(yaml.safe_dump(raw))
+    return load_recipe(tmp_path / "limited.yaml")
+
+
+@pytest.mark.parametrize("run", [train, dry_run])
+def test_rows_that_are_too_long_for_the_model_are_named_before_anything_is_trained(tmp_path, run):
+    """Of a picture its longer side counts, so a row may fill more of a pack than the model's limit."""
+    file = tmp_path / "rows.jsonl"
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
+    drawn = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "<image>"}]}
+    rows = [drawn | {"images": ["a.png"]}, *({"text": "yes " * count} for count in (60, 10, 50))]
+
+    def write(numbers):
+        file.write_text("".join(json.dumps(rows[number]) + "\n" for number in numbers))
+        return on_limited(tmp_path, 40, {"path": str(file)}, image_size=32)
+
+    with pytest.raises(UserError) as caught:
+        run(write(range(4)))
+    first, *named, last = str(caught.value).splitlines()
+    assert first.startswith("2 rows do not fit the 40 rotary positions that this model takes (its max_length")
+    assert [line.split(": ")[0] for line in named] == [f"{file}:2", f"{file}:4"]
+    assert "Nothing was trained" in last and not (tmp_path / "run").exists()
+    command = ["data", "check", str(file), "--model", str(tmp_path / "base")]
+    checked = CliRunner().invoke(app, command)
+    assert checked.exit_code == 1 and "2 of 4 rows are wrong" in checked.output
+    assert f"{file}:4: the row takes" in checked.output.replace("\n", "")
+    fitting = write((0, 2))
+    trainee = fitting.model.build(fitting)
+    drawn = trainee.rows(next(n for n in range(4) if trainee.rows.document(n).images))
+    assert len(drawn) > 40 >= drawn.position.max() + 1
+    run(fitting)
+
+
+def test_a_row_that_is_made_too_long_for_the_model_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"shapes.*: the row takes \d+ rotary positions, .* takes 4 at most"):
+        train(on_limited(tmp_path, 4, {"source": "shapes"}))
+
+
 @pytest.mark.parametrize("run", [train, dry_run])
 def test_a_missing_file_is_named_by_its_key_and_with_what_makes_it(recipe, tmp_path, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -86,6 +138,19 @@ def test_a_run_that_is_over_does_not_go_on_with_other_rows(recipe, tmp_path, run
     for words in ("no step left", "old.jsonl", "new.jsonl", "another output.dir", "more train.steps"):
         assert words in str(caught.value)
     run(recipe(new, "train.resume=auto", "train.steps=3"))
+
+
+@pytest.mark.parametrize("run", [train, dry_run])
+def test_a_run_that_stopped_early_does_not_go_on_with_other_rows(recipe, tmp_path, run):
+    for name in ("old", "new"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "yes"}\n')
+    old, new = (f"data.sources=[{{path: {tmp_path / name}.jsonl}}]" for name in ("old", "new"))
+    said = [f"data.eval_sources=[{{path: {tmp_path / 'old'}.jsonl}}]", "train.eval_steps=1", "train.steps=9"]
+    said += ["train.early_stopping_patience=1", "train.learning_rate=1e-12", "train.muon_learning_rate=1e-12"]
+    train(recipe(old, *said))
+    assert max(map(int, (d.name[5:] for d in (tmp_path / "run" / "checkpoints").iterdir()))) < 9
+    with pytest.raises(UserError, match="no step left"):
+        run(recipe(new, *said, "train.resume=auto"))
 
 
 def test_a_dry_run_refuses_what_the_run_refuses(recipe, tmp_path):

@@ -2,18 +2,21 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.training.processes import start
 from tests.training.toy import ToyTrainee, toy_recipe
 from unimodal.errors import UserError
 from unimodal.training.checkpoint import complete_checkpoints
+from unimodal.training.config import Recipe
+from unimodal.training.dry_run import dry_run
 from unimodal.training.log import continue_log
 from unimodal.training.loop import train
 from unimodal.training.signals import StopRequest
@@ -153,18 +156,32 @@ def test_auto_without_a_checkpoint_starts_and_says_so(
     assert "found no checkpoint" in capsys.readouterr().out
 
 
-def test_what_does_not_fit_the_checkpoint_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", [train, dry_run])
+def test_what_does_not_fit_the_checkpoint_is_named(tmp_path: Path, run: Callable[[Recipe], Any]) -> None:
     train(toy_recipe(tmp_path, steps=2))
     with pytest.raises(UserError, match=r"data\.workers=1"):
-        train(toy_recipe(tmp_path, steps=4, resume="auto", workers=2))
+        run(toy_recipe(tmp_path, steps=4, resume="auto", workers=2))
     with pytest.raises(UserError, match=r"beyond train\.steps=1"):
-        train(toy_recipe(tmp_path, steps=1, resume="auto"))
+        run(toy_recipe(tmp_path, steps=1, resume="auto"))
     with pytest.raises(UserError, match="not a checkpoint"):
-        train(toy_recipe(tmp_path, steps=4, resume=str(tmp_path / "nowhere")))
-    path = tmp_path / "checkpoints" / "step-000002" / "resume" / "ema.safetensors"
-    path.unlink()
+        run(toy_recipe(tmp_path, steps=4, resume=str(tmp_path / "nowhere")))
+    with pytest.raises(UserError, match="are those of adamw, but the recipe gives it to muon"):
+        run(toy_recipe(tmp_path, steps=4, resume="auto", optimizer="muon"))
+    resume = tmp_path / "checkpoints" / "step-000002" / "resume"
+    (resume / "ema.safetensors").unlink()
     with pytest.raises(UserError, match="ema_decay=null"):
-        train(toy_recipe(tmp_path, steps=4, resume="auto"))
+        run(toy_recipe(tmp_path, steps=4, resume="auto"))
+    weights = load_file(resume / "weights.safetensors")
+    for change, told in (
+        (
+            {"head.weight": torch.zeros(2, 4)},
+            r"head\.weight in shape \(2, 4\), the recipe's model in \(1, 4\)",
+        ),
+        ({"more": torch.zeros(1)}, "more is only in one of them"),
+    ):
+        save_file(weights | change, resume / "weights.safetensors")
+        with pytest.raises(UserError, match=told):
+            run(toy_recipe(tmp_path, steps=4, resume="auto", ema_decay=None))
 
 
 def test_a_log_is_cut_at_the_step_and_torn_lines_go(tmp_path: Path) -> None:

@@ -122,10 +122,12 @@ def find_base(note: Note, adapter: Path) -> Path:
     """The folder of an adapter's base; UserError if it is not to be found, or is another model now."""
     there = [adapter / note.nearby] if note.nearby else []
     # What was a folder is not asked of the hub, where another model may have its name.
-    try:
-        named = Path(note.base) if note.nearby else find_model(note.base)
-    except UserError:  # told below, with the adapter's name
-        named = Path(note.base)
+    named, lost = Path(note.base), "is not here any more"
+    if not note.nearby:
+        try:
+            named = find_model(note.base)
+        except UserError as error:
+            lost = f"is not to be found: {str(error).removesuffix('.')}"
     folders = [folder for folder in (*there, named) if (folder / "config.json").is_file()]
     for folder in folders:
         if identity(folder) == note.sha256:
@@ -133,8 +135,8 @@ def find_base(note: Note, adapter: Path) -> Path:
     if folders:
         raise refusal(note, adapter, folders[0])
     raise UserError(
-        f"the adapter {adapter} belongs to the model {note.base}, which is not here any more; name the model "
-        "as well, wherever it is now."
+        f"the adapter {adapter} belongs to the model {note.base}, which {lost}. Name the model as well, "
+        "wherever it is now."
     )
 
 

@@ -20,7 +20,7 @@ class LoraSection(Strict):
     target           text: the decoder's blocks where they compute text.  image: the blocks where they
                      compute images, and the image path's own layers.  both: all of these
     modules_to_save  modules trained in full and saved with the adapter, by name: embed_tokens, lm_head,
-                     path.head, ...
+                     path.head, ...; a vision tower's projection (vision_in) is always one of them
     new_tokens       whether tokens that `unimodal init` added are learned too, whatever the target: their
                      rows of the embedding and the head, saved with the adapter.  They begin as the mean
     """

@@ -19,6 +19,7 @@ from unimodal.model.unified import UnifiedModel
 Positions = Literal["text", "image"]
 
 EXPERTS = {"text": "0", "image": "1", "both": "[01]"}
+VISION = "vision_in"  # a vision tower's projection
 IMAGE_ONLY = ("path", "places", "reference")  # modules that compute nothing but images
 
 
@@ -48,9 +49,13 @@ def lora_config(
     """peft's configuration of a new adapter for `model`, whose name is `base`.
 
     new_ids  tokens whose rows of the embedding and the head are trained too, if the section says so
+    A vision tower's projection is trained in full: nothing tells whether it ever was since `init` made it.
     Raises UserError if `modules_to_save` names something that cannot be.
     """
-    for name in section.modules_to_save:
+    whole = list(section.modules_to_save)
+    if model.vision_in is not None and not any(name.split(".")[0] == VISION for name in whole):
+        whole.append(VISION)
+    for name in whole:
         _check_whole(model, name)
     return LoraConfig(
         r=section.rank,
@@ -58,7 +63,7 @@ def lora_config(
         lora_dropout=section.dropout,
         use_dora=section.use_dora,
         target_modules=target_modules(model, section.target),
-        modules_to_save=section.modules_to_save or None,
+        modules_to_save=whole or None,
         trainable_token_indices=_rows(model, section, new_ids) or None,
         base_model_name_or_path=base,
     )

@@ -10,6 +10,7 @@ import typer
 from unimodal.commands.convert import convert
 from unimodal.commands.progress import bar
 from unimodal.commands.real_data import REAL
+from unimodal.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Training rows: check, preview, convert, make.")
 app.command()(convert)
@@ -49,15 +50,23 @@ def check(
 
 
 def row_length(model: str) -> Callable:
-    """A function from a Document to the positions it takes in that model."""
+    """A function from a Document to the positions it takes in that model, which refuses what is too long."""
+    from unimodal.data.document import Document
     from unimodal.data.pictures import fit
     from unimodal.model.folder import find_model, load_model
-    from unimodal.sequence.room import Room
+    from unimodal.sequence.room import Room, too_far
 
     loaded, tokenizer = load_model(find_model(model))
     room = Room(tokenizer, loaded.path, loaded.multiple, loaded.block, loaded.vision_grid)
-    size = loaded.config.image_size
-    return lambda document: room.exactly(fit(document, loaded.multiple, size=size))
+    size, limit = loaded.config.image_size, loaded.config.limit
+
+    def length(document: Document) -> int:
+        fitted = fit(document, loaded.multiple, size=size)
+        if limit is not None and (reach := room.farther(fitted, limit)) is not None:
+            raise UserError(too_far(f"{document.id}: the row", reach, limit))
+        return room.exactly(fitted)
+
+    return length
 
 
 @app.command()

@@ -41,7 +41,10 @@ def init(
         str | None, typer.Option(help="Where weights are converted.  \\[default: cpu]", show_default=False)
     ] = None,
     max_length: Annotated[
-        int | None, typer.Option(min=1, help="Longest document in positions, for a sliding window.")
+        int | None,
+        typer.Option(
+            min=1, help="Positions of the longest document, for a sliding window; none may be longer."
+        ),
     ] = None,
 ) -> None:
     """Make a model of a pretrained language model and a codec, or give a model another codec."""

@@ -133,24 +133,37 @@ def check_lengths(
     max_rows  how many rows are named; all are counted
     Raises UserError that names the rows by file and line.  The rows are right otherwise (`check_sources`).
     """
+    if long := rows_beyond(sources, beyond, budget):
+        raise UserError(
+            listed(long, f"the budget of {budget} positions (data.tokens)", max_rows)
+            + f"\nNeither text nor image is ever cut: set data.tokens={max(long.values())} or more, use "
+            "smaller pictures, or split or remove these rows. Nothing was trained."
+        )
+
+
+def rows_beyond(
+    sources: Iterable[tuple[str | Path, str | Path | None]],
+    beyond: Callable[[Document, int], int | None],
+    most: int,
+) -> dict[str, int]:
+    """The lengths of those rows of several files that are beyond `most`, by file and line."""
     long: dict[str, int] = {}
     for path, root in dict.fromkeys(sources):
         source = FileSource(path, root)
         for i in range(source.length):
             where, row = source.row(i)
             document = parse_row(row, where, source.image_root, decode=False)
-            if (length := beyond(document, budget)) is not None:
+            if (length := beyond(document, most)) is not None:
                 long[where] = length
-    if not long:
-        return
+    return long
+
+
+def listed(long: dict[str, int], what: str, max_rows: int = 1000) -> str:
+    """A line for each of the long rows, after one that says `what` they do not fit."""
+    rows = "1 row does" if len(long) == 1 else f"{len(long)} rows do"
     named = [f"{where}: {length} positions" for where, length in list(long.items())[:max_rows]]
     more = [f"... and {len(long) - max_rows} rows more."] if len(long) > max_rows else []
-    rows = "1 row does" if len(long) == 1 else f"{len(long)} rows do"
-    raise UserError(
-        "\n".join([f"{rows} not fit the budget of {budget} positions (data.tokens):", *named, *more])
-        + f"\nNeither text nor image is ever cut: set data.tokens={max(long.values())} or more, use smaller "
-        "pictures, or split or remove these rows. Nothing was trained."
-    )
+    return "\n".join([f"{rows} not fit {what}:", *named, *more])
 
 
 def _within(length: int, budget: int | None, where: str) -> None:

@@ -30,7 +30,8 @@ TOWERS = {
 }
 FOLDER = "vision"  # inside a model's folder
 PROCESSOR = "preprocessor_config.json"
-FILES = ["config.json", PROCESSOR, "model*.safetensors*"]  # all that is read of a checkpoint
+WHOLE = "processor_config.json"  # in its place, of a processor saved with its tokenizer
+FILES = ["config.json", PROCESSOR, WHOLE, "model*.safetensors*"]  # all that is read of a checkpoint
 
 
 class Projector(nn.Module):
@@ -109,22 +110,30 @@ def load_tower(folder: Path) -> VisionTower:
             f"{folder}: {family!r} is no vision tower that is known{nearest(str(family), TOWERS)}; expected "
             f"one of {', '.join(TOWERS)}."
         )
-    processor = _read(folder / PROCESSOR, "it says how the tower's pictures are scaled and normalised")
+    file, processor = _processor(folder)
     mean, std = (processor.get(name) for name in ("image_mean", "image_std"))
     if not (_colours(mean) and _colours(std)):
-        raise UserError(
-            f"{folder / PROCESSOR}: image_mean is {mean!r} and image_std {std!r}; expected three numbers "
-            "each."
-        )
+        raise UserError(f"{file}: image_mean is {mean!r} and image_std {std!r}; expected three numbers each.")
     network = _network(folder, TOWERS[family])
     side = _side(processor, network.config)
     patch = network.config.patch_size
     if side % patch or (not family.startswith("dinov2") and side != network.config.image_size):
         raise UserError(
-            f"{folder / PROCESSOR}: pictures of {side} pixels do not fit a tower for "
+            f"{file}: pictures of {side} pixels do not fit a tower for "
             f"{network.config.image_size} pixels in patches of {patch}. Use the file saved with it."
         )
     return VisionTower(network, side, mean, std)
+
+
+def _processor(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """How the tower's pictures are scaled and normalised, and the file that says so."""
+    whole = folder / WHOLE
+    if whole.is_file() and not (folder / PROCESSOR).is_file():
+        found = _read(whole, "").get("image_processor")
+        if isinstance(found, dict):
+            return whole, found
+    why = f"it, or image_processor in {WHOLE}, says how the tower's pictures are scaled and normalised"
+    return folder / PROCESSOR, _read(folder / PROCESSOR, why)
 
 
 def _network(folder: Path, name: str) -> nn.Module:

@@ -181,6 +181,7 @@ class ModelConfig(Strict):
     tie_word_embeddings: bool = True
     max_position_embeddings: int | None = Field(None, gt=0)  # that the text weights were made for, if known
     sliding_window: int | None = Field(None, gt=0)  # that they were made with; documents must fit into it
+    max_length: int | None = Field(None, gt=0)  # rotary positions of the longest document; null: no limit
     experts: Literal["shared", "mot"] = "shared"
     path: str = "flow"  # one of `unimodal.paths.PATHS`
     path_options: dict[str, Any] = Field(default_factory=dict)  # settings that this path alone has
@@ -227,6 +228,12 @@ class ModelConfig(Strict):
         if self.path_options:
             check_options(self.path, self.path_options)
         return self
+
+    @property
+    def limit(self) -> int | None:
+        """Rotary positions that a document may take; None: any number."""
+        said = [most for most in (self.max_length, self.sliding_window) if most is not None]
+        return min(said, default=None)
 
     def save(self, folder: Path) -> None:
         """Write `config.json`."""

@@ -22,6 +22,7 @@ from unimodal.model.cache import KVCache
 from unimodal.model.config import ModelConfig
 from unimodal.model.norm import RMSNorm
 from unimodal.model.rope import inverse_frequencies, rotate, rotation
+from unimodal.sequence.room import too_far
 
 Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -139,7 +140,7 @@ class Decoder(nn.Module):
         frequencies = inverse_frequencies(config.head_dim, config.rope_theta, config.rope_scale)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.rope_factor = config.rope_scale.attention_factor if config.rope_scale else 1.0
-        self.window = config.sliding_window
+        self.limit = config.limit
         self.gradient_checkpointing = False
 
     def forward(
@@ -156,14 +157,10 @@ class Decoder(nn.Module):
 
         place  (row, slot) from `cache.place` when a cache is given
         taps   gets the embeddings, then what every layer gives; what the last one gives is normalised
-        Raises UserError beyond the sliding window of pretrained weights: every position looks at all.
+        Raises UserError for a document that is too long for the model (see `unimodal.sequence.room.too_far`).
         """
-        if self.window is not None and int(position.max()) >= self.window:
-            raise UserError(
-                f"a document reaches position {int(position.max())}, but this model's text weights were made "
-                f"with a sliding window of {self.window} positions, beyond which it would not be itself. Use "
-                "shorter documents."
-            )
+        if self.limit is not None and int(position.max()) >= self.limit:
+            raise UserError(too_far("a document", int(position.max()) + 1, self.limit))
         cos, sin = rotation(position, self.frequencies, self.rope_factor)
         x = embeds
         for number, layer in enumerate(self.layers):

@@ -37,6 +37,7 @@ LEAST_TIME = 0.05  # below it an error of x0 weighs no more: as an error of velo
 class FlowPath(nn.Module):
     """See `unimodal.paths.path`.  C = latent channels x patch^2 per position, D = model width."""
 
+    CODES: ClassVar[bool] = False
     IDLE: ClassVar[frozenset[str]] = frozenset()
 
     class Options(Strict):

@@ -58,6 +58,7 @@ class MaskedPath(nn.Module):
     """
 
     entries: Tensor  # (books * V, C)
+    CODES: ClassVar[bool] = True
     IDLE: ClassVar[frozenset[str]] = OF_LATENTS | {"sampling.steps"}
 
     class Options(Choice):

@@ -47,6 +47,7 @@ class Scales(Corrupted):
 class NextScalePath(nn.Module):
     """See `unimodal.paths.path`."""
 
+    CODES: ClassVar[bool] = True
     IDLE: ClassVar[frozenset[str]] = OF_LATENTS | {"times.copies", "sampling.steps"}
 
     class Options(Choice):

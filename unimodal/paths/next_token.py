@@ -39,6 +39,7 @@ class NextTokenPath(nn.Module):
     """See `unimodal.paths.path`.  Symbols are the codes of each codebook, then end of row, then start."""
 
     entries: Tensor  # (symbols, C)
+    CODES: ClassVar[bool] = True
     IDLE: ClassVar[frozenset[str]] = OF_LATENTS | {"times.copies", "sampling.steps"}
 
     class Options(Choice):

@@ -90,6 +90,7 @@ class Path(Protocol):
     """
 
     Options: ClassVar[type[Strict]]  # settings of its own, `model.path_options` in a recipe
+    CODES: ClassVar[bool]  # whether it says codes, those of single cells
     IDLE: frozenset[str]  # of `model.times` and `model.sampling`, what says nothing to it
 
     def target_layout(self, grid: Grid) -> TargetLayout:

@@ -7,7 +7,7 @@ that are not known yet hold a mask embedding; in raster order each sees those be
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class PerTokenPath(nn.Module):
 
     `model.times` and the steps, solver and shift of `model.sampling` are those of the small diffusion.
     """
+
+    CODES: ClassVar[bool] = False
 
     class Options(Strict):
         """Settings of this path alone.

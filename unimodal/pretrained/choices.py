@@ -15,6 +15,7 @@ from unimodal.images.codec import Codec
 from unimodal.images.vision import VisionTower
 from unimodal.model.config import ModelConfig
 from unimodal.model.weights import Weights
+from unimodal.paths import PATHS, load_path
 from unimodal.pretrained.names import IGNORED
 from unimodal.training.complaints import sentences
 
@@ -24,7 +25,7 @@ DTYPES = {
     **dict.fromkeys(("float16", "fp16"), torch.float16),
 }
 KINDS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # in safetensors' words
-POSITION = 16  # pixels along the side of an image position, if the codec's cells allow
+POSITION = 16  # pixels along the side of an image position, if the codec's cells allow and no codes are said
 IMAGE_SIZE = 256  # pixels
 ROWS = 64  # an enlarged table has a multiple of so many rows, as matrix units like them
 
@@ -89,7 +90,9 @@ def config_of(
         raise UserError(
             f"{key} = {said[key]!r}: this is the language model's to say, which has {fields[key]!r}."
         )
-    patch = max(1, POSITION // codec.stride)
+    named = said.get("path", path)
+    of_codes = named in PATHS and load_path(named).CODES  # a position is one cell
+    patch = 1 if of_codes else max(1, POSITION // codec.stride)
     fields = fields | ({"vision": {"hidden_size": tower.width, "grid": tower.grid}} if tower else {})
     defaults = {"path": path, "patch_size": patch, "image_size": IMAGE_SIZE}
     try:

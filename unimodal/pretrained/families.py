@@ -75,7 +75,7 @@ def read_config(folder: Path) -> Any:
 def decoder_fields(config: Any, max_length: int | None, where: Path) -> dict[str, Any]:
     """Fields of a ModelConfig for the configuration of a family.
 
-    max_length  longest document in positions, if shorter than what the checkpoint allows
+    max_length  rotary positions of the longest document, if fewer than the checkpoint allows
     Raises UserError for rotary positions that are not known, and for a sliding window shorter than the
     longest document: attention here looks at everything, so the two agree only inside the window.
     """
@@ -105,8 +105,9 @@ def decoder_fields(config: Any, max_length: int | None, where: Path) -> dict[str
         "attention_output_bias": biased and family != "qwen2",
         "mlp_bias": bool(getattr(config, "mlp_bias", False)),
         "tie_word_embeddings": config.tie_word_embeddings,
-        "max_position_embeddings": length,
+        "max_position_embeddings": config.max_position_embeddings,
         "sliding_window": _window(config, length, where),
+        "max_length": max_length,
     }
 
 

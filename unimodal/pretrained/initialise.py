@@ -49,7 +49,8 @@ def init_model(
     settings    `key=value` of ModelConfig that the language model leaves open, as `image_size=512`
     dtype       of the saved weights: float32, bfloat16, float16; None: the checkpoint's own
     device      where weights are converted
-    max_length  longest document in positions; needed only for a sliding window
+    max_length  rotary positions of the longest document: a longer one is refused; None: any length, as far as
+                there is no sliding window
     vision      folder or hub id of SigLIP, CLIP or DINOv2, as a second reading of input pictures
 
     Host memory holds an eighth of the weights, or the largest one if that is more.

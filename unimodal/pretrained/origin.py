@@ -102,7 +102,8 @@ def restore(folder: Path, tokenizer: Tokenizer, ids: dict[str, int | list[int]])
     """Write the tokenizer and generation_config.json with the checkpoint's own template and settings.
 
     ids  what `exported_ids` gave
-    A checkpoint without a template, and a model that was made of none, has turns in ChatML.
+    A checkpoint without a template, and a model that was made of none, has turns in ChatML.  One with another
+    learned here to end them by `<|im_end|>`, at which generation stops as well as at its own ends.
     """
     tokenizer.save(folder)
     origin, generation = tokenizer.origin, dict(ids)
@@ -113,7 +114,14 @@ def restore(folder: Path, tokenizer: Tokenizer, ids: dict[str, int | list[int]])
             settings = read_json(file) | origin.tokens | {"chat_template": origin.chat_template}
             file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
             generation |= origin.generation
+            generation["eos_token_id"] = _ends(generation["eos_token_id"], tokenizer.im_end)
         else:
             generation = origin.generation | generation
     text = json.dumps(generation, indent=2) + "\n"
     (folder / "generation_config.json").write_text(text, encoding="utf-8")
+
+
+def _ends(own: int | list[int] | None, ours: int) -> int | list[int]:
+    """What a checkpoint's texts end by, and `ours`."""
+    known = own if isinstance(own, list) else [] if own is None else [own]
+    return own if ours in known else [*known, ours]

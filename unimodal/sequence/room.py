@@ -4,13 +4,16 @@ A token over bytes holds at least one byte, so the bytes of a document bound its
 microseconds, laying out a row a thousand times that, so only rows that might not fit are laid out.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from unimodal.data.document import Document, Text
-from unimodal.sequence.layout import layout
+from unimodal.sequence.layout import Sequence, layout
 from unimodal.sequence.spans import Grid, TargetRule, grid_of
 from unimodal.sequence.tokenizer import Tokenizer
 
+# Why a model has a limit.
+LIMITED = "its max_length, or the sliding window of its text weights, beyond which it would not be itself"
 MARKS = 2  # special tokens of a turn, around a plain text, or around a picture
 
 
@@ -31,14 +34,17 @@ class Room:
 
     def exactly(self, document: Document) -> int:
         """Positions of the longest sequence that a document, fitted to the grid, becomes."""
+        return max(map(len, self._sequences(document)))
+
+    def reach(self, document: Document) -> int:
+        """Rotary positions of the same, of which a picture takes fewer: those of its longer side."""
+        return max(map(reach_of, self._sequences(document)))
+
+    def _sequences(self, document: Document) -> Iterator[Sequence]:
         rules = {"block": self.block, "vision": self.vision}
         plain = any(turn.role is None for turn in document.turns)
-        firsts = range(1, self.block + 1) if self.block and plain else (None,)
-        lengths = (
-            len(layout(document, self.tokenizer, self.target, self.multiple, first=first, **rules))
-            for first in firsts
-        )
-        return max(lengths)
+        for first in range(1, self.block + 1) if self.block and plain else (None,):
+            yield layout(document, self.tokenizer, self.target, self.multiple, first=first, **rules)
 
     def at_most(self, document: Document) -> int:
         """A number that `exactly` does not exceed."""
@@ -62,6 +68,13 @@ class Room:
         length = self.exactly(document)
         return length if length > budget else None
 
+    def farther(self, document: Document, limit: int) -> int | None:
+        """Rotary positions of a document that takes more than `limit`; None if it does not."""
+        if self.at_most(document) <= limit:
+            return None
+        reach = self.reach(document)
+        return reach if reach > limit else None
+
     def _picture(self, grid: Grid) -> tuple[int, int]:
         """At most so many positions of a picture that is drawn, and of one that is only read."""
         if grid not in self._known:
@@ -71,3 +84,16 @@ class Room:
             drawn = target.copies * len(target.steps) + clean
             self._known[grid] = around + drawn, around + clean + seen
         return self._known[grid]
+
+
+def reach_of(sequence: Sequence) -> int:
+    """Rotary positions of a sequence."""
+    return int(sequence.position.max()) + 1
+
+
+def too_far(what: str, reach: int, limit: int) -> str:
+    """The sentence for a document that reaches beyond the limit of a model."""
+    return (
+        f"{what} takes {reach} rotary positions, but this model takes {limit} at most ({LIMITED}). Use "
+        "shorter documents."
+    )

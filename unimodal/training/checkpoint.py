@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -160,12 +160,14 @@ def find_checkpoint(resume: str | None, output: Path) -> Path | None:
     return None
 
 
-def step_of(path: Path) -> int:
-    """After how many optimizer steps a checkpoint was saved."""
+def read_state(path: Path) -> dict[str, Any]:
+    """The JSON values of a checkpoint; `step` is after how many optimizer steps it was saved."""
     try:
-        return json.loads((path / "resume" / "state.json").read_text(encoding="utf-8"))["step"]
-    except (OSError, ValueError, KeyError) as error:
+        state = json.loads((path / "resume" / "state.json").read_text(encoding="utf-8"))
+        state["step"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"Checkpoint {path} cannot be read: {error}") from error
+    return state
 
 
 def check_steps(step: int, steps: int | None) -> None:
@@ -176,9 +178,22 @@ def check_steps(step: int, steps: int | None) -> None:
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     """The JSON values and the tensors (by file) of a checkpoint."""
+    state = read_state(path)
     try:
-        state = json.loads((path / "resume" / "state.json").read_text(encoding="utf-8"))
         tensors = {file.stem: load_file(file) for file in sorted((path / "resume").glob("*.safetensors"))}
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"Checkpoint {path} cannot be read: {error}") from error
     return state, tensors
+
+
+def tensor_shapes(path: Path) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The names of a checkpoint's tensors and their shapes, by file."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    try:
+        for file in sorted((path / "resume").glob("*.safetensors")):
+            with safe_open(file, "pt") as opened:
+                names = opened.keys()
+                shapes[file.stem] = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"Checkpoint {path} cannot be read: {error}") from error
+    return shapes

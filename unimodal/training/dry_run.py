@@ -18,13 +18,14 @@ from torch.optim import AdamW, Optimizer
 from unimodal.attention.door import computed_by
 from unimodal.training.allocations import bound_primitives, counted, resident
 from unimodal.training.budget import within_budget
-from unimodal.training.checkpoint import check_steps, find_checkpoint, step_of
+from unimodal.training.checkpoint import check_steps, find_checkpoint, read_state
 from unimodal.training.config import Recipe
-from unimodal.training.held_out import check_metric
+from unimodal.training.held_out import best_so_far
 from unimodal.training.muon import Muon
 from unimodal.training.optimizers import build_optimizers, trained
 from unimodal.training.precision import choose_precision
 from unimodal.training.processes import noise_seed
+from unimodal.training.resumed import check_goes_on
 from unimodal.training.row_files import check_rows, check_rows_are_learned, check_rows_fit
 from unimodal.training.run import Forward, enable_checkpointing, seed_everything
 from unimodal.training.throughput import synchronize, timed
@@ -140,15 +141,16 @@ def _accepted(recipe: Recipe, accelerator: Accelerator) -> tuple[Trainee, Recipe
     check_rows(recipe)
     checkpoint = find_checkpoint(recipe.train.resume, recipe.output.dir)
     seed_everything(recipe.train.seed)
-    trainee: Trainee = recipe.model.build(recipe, None)
+    trainee: Trainee = recipe.model.build(recipe, checkpoint)
     check_rows_fit(trainee, recipe)
     recipe, said = within_budget(recipe, trainee, accelerator.num_processes)
+    state = read_state(checkpoint) if checkpoint else {}
+    best = best_so_far(recipe, trainee, state.get("best"))
     if checkpoint:
-        step = step_of(checkpoint)
-        check_steps(step, recipe.train.steps)
-        check_rows_are_learned(recipe, checkpoint, step == recipe.train.steps)
-    if recipe.train.eval_steps:
-        check_metric(trainee, recipe.train.metric_for_best_model)
+        check_steps(state["step"], recipe.train.steps)
+        over = best is not None and best.over(recipe.train)
+        check_rows_are_learned(recipe, checkpoint, over or state["step"] == recipe.train.steps)
+        check_goes_on(recipe, trainee.module, checkpoint)
     return trainee, recipe, said
 
 

@@ -63,7 +63,9 @@ class Costs:
         if not told:
             return 0.0
         tower = 2 * sum(p.numel() for p in self.model.tower.parameters())
-        return told * (tower + sum(_cost(p) * p.numel() for p in self.model.vision_in.parameters()))
+        named = self.model.vision_in.named_parameters()
+        used = (p for name, p in named if "original_module" not in name)  # an adapter has a copy of its own
+        return told * (tower + sum(_cost(p) * p.numel() for p in used))
 
     def read(self, grid: Grid) -> float:
         """What the path spends on a picture that is read."""

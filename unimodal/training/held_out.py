@@ -5,16 +5,20 @@ differ by what was learned between them alone.  Names are those of Hugging Face'
 its EarlyStoppingCallback.
 """
 
+import hashlib
+import json
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
 
 from unimodal.errors import UserError, nearest
-from unimodal.training.config import TrainSection
+from unimodal.training.checkpoint import checkpoint_path
+from unimodal.training.config import Recipe, TrainSection
 from unimodal.training.processes import noise_seed
 from unimodal.training.trainee import Trainee
 
@@ -28,13 +32,15 @@ HELD_OUT = 1  # sets the noise of evaluations apart from that of training
 class Best:
     """The best evaluation so far; the lower the metric, the better.
 
-    stale  evaluations since then
+    stale   evaluations since then
+    judged  by what (see `judged_by`): figures that were judged by something else cannot be compared
     """
 
     metric: str
     step: int | None = None
     value: float | None = None
     stale: int = 0
+    judged: str = ""
 
     def see(self, step: int, metrics: dict[str, float]) -> bool:
         """Take note of an evaluation; gives whether it is the best so far."""
@@ -52,6 +58,34 @@ class Best:
     def state(self) -> dict[str, Any]:
         """JSON values for the checkpoint, from which `Best(**state)` goes on."""
         return asdict(self)
+
+
+def judged_by(recipe: Recipe) -> str:
+    """SHA-256 of all that the metric of a run depends on beside the weights: rows, noise, weights of losses.
+
+    A file of rows counts by its bytes, wherever it lies; pictures outside of it by their root alone.
+    """
+    data, train = recipe.data, recipe.train
+    total = train.metric_for_best_model == "eval_loss"  # no other metric has a use for weights
+    said = {
+        "sources": [source.model_dump(exclude={"path"}) for source in data.eval_sources],
+        "files": [_digest(source.path) for source in data.eval_sources if source.path],
+        "rows": [data.eval_rows, data.tokens, data.seed, train.seed],
+        "size": getattr(recipe.model, "image_size", None),
+        "times": _told(recipe, "times"),
+        "weights": _told(recipe, "loss") if total else None,
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _told(recipe: Recipe, section: str) -> dict[str, Any] | None:
+    found = getattr(recipe.model, section, None)
+    return None if found is None else found.model_dump(mode="json")
 
 
 def metric_names(trainee: Trainee) -> list[str]:
@@ -78,6 +112,25 @@ def check_metric(trainee: Trainee, metric: str) -> None:
             f"train.metric_for_best_model is {metric!r}{nearest(metric, known)}; expected one of "
             f"{', '.join(known)}."
         )
+
+
+def best_so_far(recipe: Recipe, trainee: Trainee, before: dict[str, Any] | None) -> Best | None:
+    """The best evaluation of a run; None if it is not evaluated.
+
+    before  its `state()` in the checkpoint from which the run goes on
+    Raises UserError for a metric that `evaluate` does not give.
+    """
+    train = recipe.train
+    if train.eval_steps is None:
+        return None
+    check_metric(trainee, train.metric_for_best_model)
+    new = Best(train.metric_for_best_model, judged=judged_by(recipe))
+    if before and (before["metric"], before.get("judged")) == (new.metric, new.judged):
+        best = Best(**before)
+        if checkpoint_path(recipe.output.dir, best.step).is_dir():
+            return best
+    # What was judged otherwise cannot be compared; a checkpoint that is gone, or elsewhere, cannot be given.
+    return new
 
 
 @torch.no_grad()

@@ -287,6 +287,9 @@ def _introduce(run: Run, log: Log) -> None:
         for change in changes(before, run.recipe.to_yaml()):
             log.say(f"changed since the checkpoint: {change}")
         if run.best and run.best.step is None:
-            log.say("there is no best checkpoint of this metric yet: it is looked for from here on")
+            log.say(
+                "there is no best checkpoint of this metric yet, by these held-out rows, noise and loss "
+                "weights: it is looked for from here on"
+            )
     elif run.recipe.train.resume == "auto":
         log.say(f"train.resume=auto found no checkpoint in {run.recipe.output.dir}: starting anew")

@@ -5,7 +5,7 @@ means something and are left alone.  Muon takes the matrices of the blocks, wher
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +122,24 @@ def optimizer_tensors(module: nn.Module, optimizers: list[Optimizer]) -> dict[st
     }
 
 
+def check_kinds(module: nn.Module, optimizers: list[Optimizer], keys: Iterable[str]) -> None:
+    """Raise UserError if what `optimizer_tensors` named by `keys` is of another kind of optimizer."""
+    parameters, owner = trained(module), _owners(optimizers)
+    for key in keys:
+        name, kind = key.rsplit(":", 1)
+        ours = isinstance(owner[parameters[name]], Muon)
+        before, now = (("adamw", "muon")[one] for one in (kind == MOMENTUM, ours))
+        if before != now:
+            raise UserError(
+                f"The checkpoint's averages of {name} are those of {before}, but the recipe gives it to "
+                f"{now}. Resume with the train.optimizer of the run, or begin a new run with model.init_from."
+            )
+
+
+def _owners(optimizers: list[Optimizer]) -> dict[Tensor, Optimizer]:
+    return {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
+
+
 def load_optimizer_tensors(
     module: nn.Module, optimizers: list[Optimizer], tensors: dict[str, Tensor]
 ) -> None:
@@ -131,17 +149,11 @@ def load_optimizer_tensors(
     by side, and a file has lost the order in which convolutions may be kept (channels last).
     Raises UserError if they are of another kind of optimizer.
     """
-    parameters = trained(module)
-    owner = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
+    check_kinds(module, optimizers, tensors)
+    parameters, owner = trained(module), _owners(optimizers)
     for key, value in tensors.items():
         name, kind = key.rsplit(":", 1)
         p = parameters[name]
-        before, now = (("adamw", "muon")[one] for one in (kind == MOMENTUM, isinstance(owner[p], Muon)))
-        if before != now:
-            raise UserError(
-                f"The checkpoint's averages of {name} are those of {before}, but the recipe gives it to "
-                f"{now}. Resume with the train.optimizer of the run, or begin a new run with model.init_from."
-            )
         if value.shape == p.shape:
             value = torch.empty_like(p, dtype=value.dtype).copy_(value)
         owner[p].state[p][kind] = value.to(p.device)

@@ -5,8 +5,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from unimodal.commands.recipes import rows_maker
-from unimodal.data.check import check_lengths, check_sources
+from unimodal.data.check import check_lengths, check_sources, listed, rows_beyond
 from unimodal.errors import UserError
+from unimodal.sequence.room import LIMITED
 from unimodal.training.config import Recipe, SourceSection
 from unimodal.training.trainee import Trainee
 
@@ -21,9 +22,18 @@ def check_rows(recipe: Recipe) -> None:
 
 
 def check_rows_fit(trainee: Trainee, recipe: Recipe) -> None:
-    """Raise UserError that names every row of the recipe's files that no pack can hold."""
+    """Raise UserError that names every row of the recipe's files that no pack, or the model, can hold."""
     if hasattr(trainee, "room"):
         check_lengths(recipe.data.files(), trainee.room(), recipe.data.tokens)
+        if trainee.limit is not None:
+            _check_reach(trainee, recipe)
+
+
+def _check_reach(trainee: Trainee, recipe: Recipe) -> None:
+    """Pictures take fewer rotary positions than they fill of a pack, so these are measured apart."""
+    if long := rows_beyond(recipe.data.files(), trainee.farther(), trainee.limit):
+        what = f"the {trainee.limit} rotary positions that this model takes ({LIMITED})"
+        raise UserError(f"{listed(long, what)}\nSplit or remove these rows. Nothing was trained.")
 
 
 def check_rows_are_learned(recipe: Recipe, checkpoint: Path | None, over: bool) -> None:

@@ -27,7 +27,7 @@ from unimodal.training.checkpoint import (
 from unimodal.training.config import Recipe
 from unimodal.training.ema import Ema
 from unimodal.training.guard import Guard
-from unimodal.training.held_out import Best, check_metric
+from unimodal.training.held_out import best_so_far
 from unimodal.training.log import Log
 from unimodal.training.optimizers import (
     build_optimizers,
@@ -37,6 +37,7 @@ from unimodal.training.optimizers import (
     trained,
 )
 from unimodal.training.precision import Precision, choose_precision
+from unimodal.training.resumed import check_averages, check_weights, check_world, live_weights
 from unimodal.training.row_files import check_rows_are_learned, check_rows_fit
 from unimodal.training.signals import StopRequest
 from unimodal.training.stream import Stream
@@ -72,7 +73,8 @@ class Run:
         checkpoint = find_checkpoint(train.resume, output)
         state, tensors = read_checkpoint(checkpoint) if checkpoint else ({}, {})
         self.step: int = state.get("step", 0)
-        self._check_world(state)
+        if state:
+            check_world(state, accelerator.num_processes)
         check_steps(self.step, train.steps)
 
         seed_everything(train.seed)
@@ -110,41 +112,18 @@ class Run:
         self.schedulers = build_schedulers(self.optimizers, train, self.step)
         self.generator = torch.Generator(accelerator.device)
         self.resumed_from = checkpoint
-        self.best = self._best(state.get("best"))
+        self.best = best_so_far(self.recipe, self.trainee, state.get("best"))
         self.guard = Guard(train, state.get("guard")) if train.returns else None
         check_rows_are_learned(self.recipe, checkpoint, self.step == train.steps or self.over)
-
-    def _best(self, before: dict[str, Any] | None) -> Best | None:
-        """The best evaluation of the run so far; None if it is not evaluated."""
-        train = self.recipe.train
-        if train.eval_steps is None:
-            return None
-        check_metric(self.trainee, train.metric_for_best_model)
-        if before and before["metric"] == train.metric_for_best_model:
-            best = Best(**before)
-            if checkpoint_path(self.recipe.output.dir, best.step).is_dir():
-                return best
-        # Another metric cannot be compared; a checkpoint that is gone, or elsewhere, cannot be given.
-        return Best(train.metric_for_best_model)
 
     @property
     def over(self) -> bool:
         """Whether the evaluations say that going on is no use."""
         return self.best is not None and self.best.over(self.recipe.train)
 
-    def _check_world(self, state: dict[str, Any]) -> None:
-        world = self.accelerator.num_processes
-        if state and len(state["data"]) != world:
-            raise UserError(
-                f"The checkpoint was written by {len(state['data'])} processes, which share the data; it "
-                f"cannot go on with {world}. Start as many again."
-            )
-
     def weights(self) -> dict[str, Tensor]:
-        """Live weights that training changes: trained parameters and saved buffers."""
-        saved = self.module.state_dict().keys()
-        buffers = {name: value for name, value in self.module.named_buffers() if name in saved}
-        return {**trained(self.module), **buffers}
+        """Live weights that training changes."""
+        return live_weights(self.module)
 
     def _load(self, state: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
         self._load_weights(state, tensors)
@@ -172,23 +151,11 @@ class Run:
     @torch.no_grad()
     def _load_weights(self, state: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
         weights = self.weights()
-        if weights.keys() != tensors["weights"].keys():
-            odd = sorted(weights.keys() ^ tensors["weights"].keys())
-            raise UserError(
-                f"The checkpoint's weights are not those of the recipe's model: {odd[0]} is only in one of "
-                f"them ({len(odd)} such names). Resume with the recipe of the run, or use model.init_from."
-            )
+        check_weights(weights, {name: value.shape for name, value in tensors["weights"].items()})
         for name, value in weights.items():
-            there = tensors["weights"][name]
-            if value.shape != there.shape:
-                raise UserError(
-                    f"The checkpoint has {name} in shape {tuple(there.shape)}, the recipe's model in "
-                    f"{tuple(value.shape)}. Resume with the recipe of the run."
-                )
-            value.copy_(there)
+            value.copy_(tensors["weights"][name])
         if self.ema:
-            if "ema" not in tensors:
-                raise UserError("The checkpoint has no averaged weights; resume with train.ema_decay=null.")
+            check_averages(tensors)
             self.ema.load(tensors["ema"], state["ema_updates"])
 
     def averaged(self) -> AbstractContextManager[None]:

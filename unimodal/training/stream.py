@@ -13,6 +13,7 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from unimodal.errors import UserError
+from unimodal.training.resumed import check_workers
 from unimodal.training.signals import leave_signals_to_parent
 from unimodal.training.trainee import Batch, Trainee
 
@@ -54,11 +55,7 @@ class Stream:
     ) -> None:
         shards = max(1, workers)
         state = state or {"shards": [None] * shards, "next": 0}
-        if len(state["shards"]) != shards:
-            raise UserError(
-                f"The checkpoint was written with data.workers={len(state['shards'])}, which decides the "
-                f"order of the data; it cannot go on with data.workers={workers}. Set it back."
-            )
+        check_workers(state, workers)
         self.state = state
         self._loader = DataLoader(
             _Shards(trainee, rank, world, list(state["shards"]), state["next"]),

@@ -55,7 +55,8 @@ class Trainee(Protocol[B]):
     summed by `losses` and divided by `count` as in training.  One with `about() -> list[str]` has these
     sentences said before a run, one with `about_rows(recipe, batches)` its lines about the data, by name, in
     a dry run.  One with `room()` has every row measured before a run: it gives a function of a document and
-    a budget, `data.tokens`, that tells the document's positions if they are more.
+    a budget, `data.tokens`, that tells the document's positions if they are more; if it has a `limit`, its
+    `farther()` does so of the rotary positions that the model takes.
     """
 
     module: nn.Module

@@ -66,6 +66,7 @@ class UnifiedTrainee:
             data.seed,
             model.block,
             model.vision_grid,
+            config.limit,
         )
         self._costs = Costs(model)
 
@@ -87,6 +88,15 @@ class UnifiedTrainee:
     def room(self) -> Callable[[Document, int], int | None]:
         """What tells of a row whether it fits into a pack (see `RowMaker.room`)."""
         return self.rows.room()
+
+    def farther(self) -> Callable[[Document, int], int | None]:
+        """What tells of a row whether it reaches beyond the model's limit (see `RowMaker.farther`)."""
+        return self.rows.farther()
+
+    @property
+    def limit(self) -> int | None:
+        """Rotary positions that a document may take; None: any number."""
+        return self.rows.limit
 
     def count(self, batch: Pack) -> dict[str, float]:
         """Trained tokens, drawn image positions, and pictures."""
@@ -123,6 +133,12 @@ class UnifiedTrainee:
     def attention(self, half: bool) -> str:
         """Which backend computes attention, in half precision or not, and why."""
         return "{}: {}".format(*explain_backend(self.module.device.type, half, pack=True))
+
+    def about(self) -> list[str]:
+        """What was chosen for the user: of an adapter, what is trained with it unasked."""
+        if not self.adapter or self.module.vision_in is None:
+            return []
+        return ["the projection of the vision tower (vision_in) is trained in full, beside the adapter"]
 
     def about_rows(self, recipe: Recipe, packs: list[Pack]) -> dict[str, str]:
         """Lines about the rows for a person, by name."""

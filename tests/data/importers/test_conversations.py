@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests.data.importers.made import dropped, exchange, png, put, put_lines, run, say
+from unimodal.data.check import check
 from unimodal.errors import UserError
 
 
@@ -192,6 +193,15 @@ def test_openai(tmp_path):
     assert "Download it first" in report.dropped["picture is a link"][1]
 
 
+def test_the_name_of_who_speaks_is_told(tmp_path):
+    named = [{**say("user", "hi"), "name": "ann"}, say("assistant", "ho")]
+    unnamed = [{**say("user", "hi"), "name": None}, {**say("assistant", "ho"), "weight": 1}]
+    path = put_lines(tmp_path / "a.jsonl", {"messages": named + named}, {"messages": unnamed})
+    report, rows = run(path)
+    assert report.importer == "openai" and len(rows) == 2
+    assert report.unused == {"messages.name": 1}
+
+
 def test_rows_are_gathered(tmp_path):
     put(tmp_path / "in/a.png", png("red"))
     put(tmp_path / "in/b.png", png("blue"))
@@ -213,3 +223,53 @@ def test_rows_are_gathered(tmp_path):
     report, rows = run(plain)
     assert rows == [("one", []), ("two <image>", [])]
     assert dropped(report) == {"'text' is empty": 1}
+
+
+def test_a_blank_system_prompt_is_none(tmp_path):
+    said = [turn("human", "hi"), turn("gpt", "ho")]
+    llava = put_lines(
+        tmp_path / "llava.jsonl",
+        {"conversations": said, "system": ""},
+        {"conversations": said, "system": " \n"},
+        {"conversations": [turn("system", ""), *said]},
+        {"conversations": [turn("system", None), *said], "system": "Be brief."},
+    )
+    openai = put_lines(
+        tmp_path / "openai.jsonl",
+        {"messages": [say("developer", ""), *exchange("hi", "ho")]},
+        {"messages": [say("system", [text(""), text(" ")]), *exchange("hi", "ho")]},
+        {"messages": [say("system", None), *exchange("hi", "ho")]},
+        {"messages": [say("system", "Be brief."), *exchange("hi", "ho")]},
+    )
+    alpaca = put_lines(
+        tmp_path / "alpaca.jsonl",
+        *({"instruction": "hi", "input": " ", "output": "ho", "system": blank} for blank in ("", " ", None)),
+        {"instruction": "hi", "output": "ho", "system": "Be brief."},
+    )
+    for path in (llava, openai, alpaca):
+        report, rows = run(path, strict=True)
+        assert rows == [(exchange("hi", "ho"), [])] * 3 + [
+            ([say("system", "Be brief."), *exchange("hi", "ho")], [])
+        ]
+        assert not report.unused
+
+
+def test_rows_are_kept_if_training_takes_them(tmp_path):
+    kept = [
+        [say("system", ""), *exchange("hi", "ho")],
+        exchange("", "once upon a time"),
+        exchange("", [text(" "), text("well")]),
+    ]
+    refused = [exchange("hi", ""), exchange("hi", [text(" ")])]
+    path = put_lines(tmp_path / "r.jsonl", *({"messages": messages} for messages in kept + refused))
+    assert check(path).mistakes == len(refused)
+    report, rows = run(path)
+    assert [[m["content"] for m in messages] for messages, _ in rows] == [
+        ["", "hi", "ho"],
+        ["", "once upon a time"],
+        ["", " well"],
+    ]
+    assert dropped(report) == {"not a valid row": len(refused)}
+    assert "of the assistant is empty" in report.dropped["not a valid row"][1]
+    packed, same = run(path, form="parquet")
+    assert packed.written == len(kept) == len(same)

@@ -122,7 +122,7 @@ def _recognised(path: Path, options: Options) -> tuple[str, str]:
             f"{path} could be read in several ways: {which}. Say which: --from {next(iter(found))}."
         )
     if look.problem:
-        raise UserError(look.problem)
+        raise UserError(f"{look.problem}{plain(look)}")
     if look.seen and (missing := never_seen(options.mapping, look.seen, path)):
         raise UserError(missing)
     if is_table(path) and not look.records:

@@ -7,7 +7,7 @@ LLaMA-Factory's additions are read too: `system`, earlier exchanges under `histo
 from collections.abc import Iterator
 
 from unimodal.data.importers.importer import Drop, Importer, Record, make_row, read_table
-from unimodal.data.importers.turns import all_taken, marked, no_other_media
+from unimodal.data.importers.turns import all_taken, blank, marked, no_other_media
 
 
 def alpaca_rows(record: Record) -> Iterator[dict]:
@@ -20,13 +20,12 @@ def alpaca_rows(record: Record) -> Iterator[dict]:
         return [text] if images is None else marked(text, waiting, record.where)
 
     turns = []
-    if record.get("system"):
+    if not blank(record.get("system")):
         turns.append(("system", parts(record.text("system"))))
     for asked, answered in _history(record):
         turns += [("user", parts(asked)), ("assistant", parts(answered))]
     asked = record.text("instruction")
-    given = record.get("input")
-    if given is not None and given != "":  # alpaca writes "" where there is none
+    if not blank(record.get("input")):  # alpaca writes "" where there is none
         asked += "\n" + record.text("input")
     turns += [("user", parts(asked)), ("assistant", parts(record.text("output")))]
     all_taken(waiting, record.where)

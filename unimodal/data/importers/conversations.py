@@ -12,6 +12,7 @@ from unimodal.data.importers.importer import Drop, Importer, Look, Picture, Reco
 from unimodal.data.importers.turns import (
     LEARNED,
     all_taken,
+    blank,
     either,
     learned,
     listed,
@@ -38,14 +39,17 @@ def llava_rows(record: Record) -> Iterator[dict]:
     no_other_media(record)
     waiting = iter(record.pictures("image", "images") or ())
     turns: list[tuple] = []
-    if "system" in record:
+    if not blank(record.get("system")):
         turns.append(("system", marked(record.text("system"), waiting, record.where)))
     for turn in listed(record, "conversations"):
         only(turn, TURN_KEYS, record.where, "turn")
         role = role_of(either(turn, "from", "role", record.where), SPEAKERS, record.where)
-        text = record.spoken(either(turn, "value", "content", record.where), "value")
-        no_other_marks(text, record.where)
-        turns.append((role, marked(text, waiting, record.where), learned(turn, role, record.where)))
+        trained = learned(turn, role, record.where)
+        text = either(turn, "value", "content", record.where)
+        if role == "system" and blank(text):
+            continue
+        no_other_marks(record.spoken(text, "value"), record.where)
+        turns.append((role, marked(text, waiting, record.where), trained))
     all_taken(waiting, record.where)
     yield make_row(*turns)
 
@@ -55,10 +59,15 @@ def openai_rows(record: Record) -> Iterator[dict]:
     turns: list[tuple] = []
     for message in listed(record, "messages"):
         only(message, OPENAI_KEYS, record.where)
+        if message.get("name") is not None:
+            record.without_place.add("messages.name")
         role = role_of(message.get("role"), OPENAI_ROLES, record.where)
+        trained = learned(message, role, record.where)
         content = message.get("content")
+        if role == "system" and blank(content):
+            continue
         parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-        turns.append((role, [_part(part, record) for part in parts], learned(message, role, record.where)))
+        turns.append((role, [_part(part, record) for part in parts], trained))
     yield make_row(*turns)
 
 
@@ -84,7 +93,7 @@ def _part(part, record: Record) -> str | Picture:
 
 
 def canonical_rows(record: Record) -> Iterator[dict]:
-    """A row as it is, with pictures given in place moved to `images`."""
+    """A row as it is, with pictures given in place moved to `images`; who may say nothing, `rows` knows."""
     no_other_media(record)
     if "text" in record:
         beside = [name for name in ("messages", "images") if name in record]
@@ -104,7 +113,7 @@ def canonical_rows(record: Record) -> Iterator[dict]:
         if isinstance(content, list):
             parts = [made for part in content for made in _own_part(part, waiting, record)]
         else:
-            parts = marked(record.spoken(content, "content"), waiting, record.where)
+            parts = marked(record.written(content, "content"), waiting, record.where)
         turns.append((message.get("role"), parts, message.get("trained")))
     all_taken(waiting, record.where)
     yield make_row(*turns)
@@ -119,7 +128,7 @@ def _own_part(part, waiting: Iterator, record: Record) -> list[str | Picture]:
         )
     only(part, PART_KEYS[kind], record.where, "part")
     if kind == "text":
-        return [record.spoken(part.get("text"), "content")]
+        return [record.written(part.get("text"), "content")]
     given = part.get("image")
     return marked(MARK, waiting, record.where) if given is None else [Picture(given)]
 

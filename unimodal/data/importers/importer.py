@@ -12,19 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from unimodal.data.importers.tables import is_table, records
+from unimodal.data.importers.tables import Drop, is_table, records
 from unimodal.data.rows import MARK
 from unimodal.errors import UserError, nearest
 
 SAMPLE = 20  # records looked at to recognise what a table holds
-
-
-class Drop(UserError):
-    """A record, or a row of it, that is left out: `reason` is one for all alike, the text tells which."""
-
-    def __init__(self, reason: str, sentence: str):
-        super().__init__(sentence)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -45,6 +37,7 @@ class Record:
         self.values = {name: value for name, value in values.items() if value is not None}
         self.where = where
         self.used: set[str] = set()
+        self.without_place: set[str] = set()  # of fields that are used
         moved = {name: self.values.pop(old) for name, old in (mapping or {}).items() if old in self.values}
         self.values |= moved
 
@@ -53,8 +46,8 @@ class Record:
 
     @property
     def unused(self) -> set[str]:
-        """Fields that no row was made from."""
-        return self.values.keys() - self.used
+        """Fields, and parts of fields, that no row was made from."""
+        return (self.values.keys() - self.used) | self.without_place
 
     def move(self, old: str, new: str) -> None:
         """Call the field `old` `new`."""
@@ -99,12 +92,16 @@ class Record:
 
     def spoken(self, value: Any, name: str) -> str:
         """`value` if it is a text with something in it; raises Drop otherwise."""
+        if not self.written(value, name).strip():
+            raise Drop(f"{name!r} is empty", f"{self.where}: {name!r} is empty; expected a text. Fill it in.")
+        return value
+
+    def written(self, value: Any, name: str) -> str:
+        """`value` if it is a text, be it blank; raises Drop otherwise."""
         if not isinstance(value, str):
             raise Drop(
                 f"{name!r} is no text", f"{self.where}: {name!r} is {value!r:.60}; expected a text. Mend it."
             )
-        if not value.strip():
-            raise Drop(f"{name!r} is empty", f"{self.where}: {name!r} is empty; expected a text. Fill it in.")
         try:
             value.encode()
         except UnicodeEncodeError as error:  # JSON can spell half a character: "\\ud83d"

@@ -1,15 +1,17 @@
 """Tables of records: JSON, JSON lines, CSV, parquet, arrow, and folders that `datasets` loads.
 
 All give `("file:line", record)` in order, pictures undecoded; a line that cannot be read is given as the
-UserError that says so, so that one broken line does not end the reading.
+UserError that says so, so that one broken line does not end the reading.  Of a folder `datasets` says which
+files are its splits; tables that are in none of them are given as Drops.
 """
 
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from unimodal.data.files import parse_line, read_rows
@@ -20,8 +22,18 @@ Records = Iterator[tuple[str, dict | UserError]]
 SPACE = re.compile(r"[ \t\r\n]*")
 FORMATS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of an ImageFolder
+# What `datasets` and others write beside tables.
+NO_TABLES = re.compile(r"(config|dataset_infos?|dataset_dict|state)\.json|cache-.*\.arrow")
 GLIMPSE = 100_000  # entries of a folder that tell what it is; one of tables has far fewer
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif"))
+
+
+class Drop(UserError):
+    """What is left out, as a record or a file: `reason` is one for all alike, the text tells which."""
+
+    def __init__(self, reason: str, sentence: str):
+        super().__init__(sentence)
+        self.reason = reason
 
 
 def is_table(path: Path) -> bool:
@@ -31,8 +43,15 @@ def is_table(path: Path) -> bool:
     if _saved(path):
         return True
     found = (file for file in islice(path.rglob("*"), GLIMPSE) if file.name not in METADATA)
-    endings = {file.suffix.lower() for file in found if file.is_file()}
-    return bool({".parquet", ".arrow"} & endings or ({".jsonl", ".csv"} & endings and not PICTURES & endings))
+    endings = {file.suffix.lower() for file in found if _is_data(file, path)}
+    lines = {".jsonl", ".json", ".csv"} & endings and not PICTURES & endings
+    return bool({".parquet", ".arrow"} & endings or lines)
+
+
+def _is_data(file: Path, folder: Path) -> bool:
+    """Whether a file below a folder is neither hidden nor written by a library for itself."""
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and not NO_TABLES.fullmatch(file.name) and file.is_file()
 
 
 def records(path: Path, split: str | None = None) -> Records:
@@ -124,47 +143,14 @@ def _csv(path: Path) -> Records:
 
 
 def _arrow(path: Path) -> Records:
+    """Undecoded: the arrow format leaves pictures as bytes and paths."""
     import datasets
 
-    opened = told(path, lambda: datasets.Dataset.from_file(str(path)))
-    return _batches(path, f"{path}", opened)
-
-
-def _saved(path: Path) -> bool:
-    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
-
-
-def _folder(path: Path, split: str | None) -> Records:
-    """What `save_to_disk` wrote, or files in the layout of the hub, whose splits `datasets` tells by name."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    if _saved(path):
-        loaded = told(path, lambda: datasets.load_from_disk(str(path)))
-    else:  # streaming: nothing is copied to a cache
-        loaded = told(path, lambda: datasets.load_dataset(str(path.resolve()), streaming=True))
-    if not isinstance(loaded, dict):
-        if split is not None:
-            raise UserError(f"{path}: it has no splits, but --split {split} was given. Leave it out.")
-        return _batches(path, str(path), loaded)
-    if split is None and len(loaded) > 1:
-        raise UserError(
-            f"{path}: it has the splits {', '.join(loaded)}. Say which: --split {next(iter(loaded))}."
-        )
-    name = split or next(iter(loaded))
-    if name not in loaded:
-        raise UserError(
-            f"{path}: no split {name!r}{nearest(name, loaded)}; it has {', '.join(loaded)}. Name one of them."
-        )
-    return _batches(path, f"{path}/{name}", loaded[name])
-
-
-def _batches(path: Path, where: str, dataset) -> Records:
-    """Rows of a `datasets` dataset, undecoded: the arrow format leaves pictures as bytes and paths."""
+    opened = told(path, lambda: datasets.Dataset.from_file(str(path))).with_format("arrow")
 
     def tables() -> Iterable:
         try:
-            yield from dataset.with_format("arrow").iter(batch_size=64)
+            yield from opened.iter(batch_size=64)
         except Exception as error:  # pyarrow and datasets raise types of their own
             raise UserError(f"{path}: cannot be read on ({error}). Fetch it again.") from error
 
@@ -172,7 +158,66 @@ def _batches(path: Path, where: str, dataset) -> Records:
     for table in tables():
         for row in table.to_pylist():
             number += 1
-            yield f"{where}:{number}", row
+            yield f"{path}:{number}", row
+
+
+def _saved(path: Path) -> bool:
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def _folder(path: Path, split: str | None) -> Records:
+    """A split of a folder, each file read as it would be alone: `datasets` recodes values of mixed types.
+
+    Raises UserError if no split or several are meant, or one is not made of tables.
+    """
+    parts = _parts(path)
+    names = [name for name in parts if name]
+    if split is not None and not names:
+        raise UserError(f"{path}: it has no splits, but --split {split} was given. Leave it out.")
+    if split is None and len(names) > 1:
+        raise UserError(f"{path}: it has the splits {', '.join(names)}. Say which: --split {names[0]}.")
+    if split is not None and split not in names:
+        raise UserError(
+            f"{path}: no split {split!r}{nearest(split, names)}; it has {', '.join(names)}. Name one of them."
+        )
+    files = parts[split or next(iter(parts))]
+    for file in files:
+        if not is_table(file):
+            raise UserError(
+                f"{path}: the datasets library takes {file.name} of it; expected files that end in "
+                f"{', '.join(FORMATS)}. Name the file that is meant, or move it to a folder of its own."
+            )
+    return chain(chain.from_iterable(map(records, files)), _left_out(path, parts))
+
+
+def _parts(path: Path) -> dict[str, list[Path]]:
+    """The files of each split, as `save_to_disk` wrote it or `datasets` tells it by names; "": no split."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    if _saved(path):
+        loaded = told(path, lambda: datasets.load_from_disk(str(path), keep_in_memory=False))
+        saved = loaded if isinstance(loaded, dict) else {"": loaded}
+        return {name: [Path(one["filename"]) for one in part.cache_files] for name, part in saved.items()}
+    whole = path.resolve()
+    builder = told(path, lambda: datasets.load_dataset_builder(str(whole)))
+    return {
+        str(name): [path / os.path.relpath(file, whole) for file in files]
+        for name, files in builder.config.data_files.items()
+    }
+
+
+def _left_out(path: Path, parts: dict[str, list[Path]]) -> Records:
+    """A Drop for every table below a folder that is in none of its splits."""
+    taken = {file.resolve() for files in parts.values() for file in files}
+    one = min(taken, default=path).name
+    for file in sorted(path.rglob("*")):
+        if _is_data(file, path) and is_table(file) and file.resolve() not in taken:
+            sentence = (
+                f"{file}: the datasets library takes {one} of {path}, and not this file. "
+                "Name both alike, or convert it by itself."
+            )
+            yield str(file), Drop("table that datasets leaves out", sentence)
 
 
 def told(path: Path, open_it):

@@ -83,6 +83,13 @@ def only(message: dict, known: frozenset, where: str, what: str = "message") -> 
             )
 
 
+def blank(content) -> bool:
+    """Whether a content is absent, or a text or parts of text that say nothing."""
+    parts = content if isinstance(content, list) else [content]
+    texts = [p.get("text") if isinstance(p, dict) and p.get("type") == "text" else p for p in parts]
+    return all(text is None or (isinstance(text, str) and not text.strip()) for text in texts)
+
+
 def learned(turn: dict, role: str, where: str) -> bool | None:
     """False if a turn of the assistant says that it is not learned, else None.
 
