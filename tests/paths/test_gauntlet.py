@@ -104,7 +104,7 @@ def test_learns_a_few_documents_by_heart(case):
         optimizer.step()
         values.append((losses.text.item(), losses.image.item()))
     if "text_expert" not in case.frozen:
-        assert values[-1][0] < 0.05 * values[0][0]
+        assert values[-1][0] < max(0.05, case.to) * values[0][0]
     assert values[-1][1] < case.to * values[0][1]
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     for name, weight in model.state_dict().items():  # not one bit of what is frozen has moved

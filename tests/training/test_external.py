@@ -432,7 +432,7 @@ def test_shipped_recipes_say_what_an_external_model_can_be(path):
     assert load_recipe(path).model.kind == "external"
 
 
-def test_a_transformer_of_diffusers_is_bridged_and_saved(recipe, tmp_path):
+def test_a_transformer_of_diffusers_is_bridged_and_saved(recipe, tmp_path, caplog):
     """Its folder brings shape and weights; the saved model needs the folder no more."""
     import shutil
 
@@ -454,7 +454,12 @@ def test_a_transformer_of_diffusers_is_bridged_and_saved(recipe, tmp_path):
         blind.model.build(blind)
     both = recipe(**parts | {"trained": ["connector", "denoiser"]}, reference="vae_channel")
     assert both.model.build(both).module.denoiser.transformer.pos_embed.proj.weight.requires_grad
-    folder = train(recipe("train.steps=1", **parts, reference="vlm"))
+    with caplog.at_level("WARNING", "unimodal"):
+        folder = train(recipe("train.steps=1", **parts, reference="vlm"))
+    assert "model.denoiser.options.scale is not set" in caplog.text
+    caplog.clear()
+    loud = recipe("model.denoiser.options.scale=7.0", **parts, reference="vlm")
+    assert (loud.model.build(loud).module.connector.norm.weight == 7).all() and not caplog.records
     shutil.rmtree(tmp_path / "sd3")
     loaded = unimodal.load(folder)
     kept, first = loaded.model.denoiser.transformer.state_dict(), pretrained.state_dict()

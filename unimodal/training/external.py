@@ -1,5 +1,6 @@
 """The recipe section of an external model: reader, connector and denoiser, and which of them is trained."""
 
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,9 @@ from unimodal.training.external_trainee import ExternalTrainee
 from unimodal.training.frozen import check_frozen
 from unimodal.training.unified import mixture_of
 
+log = logging.getLogger("unimodal")
+
+UNNORMALISED = ("sd3", "flux")  # transformers of diffusers that take conditions at the size they come in
 PARTS = ("reader", "codec", "connector", "denoiser", "reference", "plans", "denoiser_from")
 
 
@@ -167,6 +171,14 @@ class ExternalModelSection(Strict):
                     "denoiser too, or set model.reference=vlm."
                 )
             model.denoiser.take(folder)
+            if self.denoiser.kind in UNNORMALISED and "scale" not in self.denoiser.options:
+                log.warning(
+                    "model.denoiser.options.scale is not set: conditions begin at a size of 1 (RMS), and "
+                    "%s does not normalise them. Set it to that of the text encoder's states that %s was "
+                    "trained with, so that it hears the connector as loud as it is used to.",
+                    self.denoiser.kind,
+                    folder,
+                )
             return
         other = load_external(_external(self.denoiser_from, "denoiser_from"))
         if other.config.denoiser != model.config.denoiser or other.config.latents != model.config.latents:
