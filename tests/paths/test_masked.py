@@ -26,6 +26,7 @@ from tests.paths.toy import (
 from unimodal.adapters.section import Settings, apply_settings
 from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
+from unimodal.paths.codes import by_position
 from unimodal.paths.masked import MASKED, MaskedCodes, MaskedPath
 from unimodal.paths.path import flatten
 from unimodal.paths.sets import SCHEDULES, counts, cut, halton_order, mean_asked, within
@@ -246,7 +247,7 @@ def test_maps_have_codebooks_of_their_own():
     for asked in (slice(0, 4), slice(4, 8), slice(0, 8)):
         inputs, these = truth.clone(), torch.zeros(8)
         inputs[asked], these[asked] = MASKED, weights[asked]
-        seen.inputs, seen.weights = path._by_position(inputs), path._by_position(these)
+        seen.inputs, seen.weights = by_position(inputs, path.deep), by_position(these, path.deep)
         wanted = torch.zeros(8)
         for code in range(*asked.indices(8)):
             said = path.heads[code // 4](hidden[code % 4]).log_softmax(-1)
@@ -264,7 +265,7 @@ def test_a_cell_is_read_as_what_its_known_codes_add_up_to():
     said = path.code_in.weight.reshape(2, path.vocabulary, -1)
     masks = path.mask + path.map_in.weight
     codes = torch.tensor([[3, 1, 2, 0], [3, 1, MASKED, 0], [MASKED, 1, MASKED, MASKED]])
-    found = path._embed(path._by_position(codes), path._by_position(path._maps((1, 2))))
+    found = path._embed(by_position(codes, path.deep), by_position(path._maps((1, 2)), path.deep))
     for row, cell in product(range(3), range(2)):  # a picture's codes are its first map, then its second
         total, wanted = torch.zeros(path.channels), torch.zeros(path.mask.numel())
         for number in range(2):

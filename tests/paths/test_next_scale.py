@@ -13,7 +13,7 @@ from tests.paths.toy import (
     every,
     fits,
     frequencies,
-    logits_of,
+    hidden_of,
     told,
     toy_model,
     train,
@@ -160,8 +160,9 @@ def test_a_random_model_draws_what_it_says(options, guidance):
     settings = {name: value for name, value in options.items() if name != "guidance_ramp"}
     weights = [1.0 if options.get("guidance_ramp", True) else guidance] + [guidance] * 4
     documents = [told(model, "a red circle", codes, CELLS) for codes in table]
-    full = logits_of(model, documents)
-    null = logits_of(model, [drop(document, "text") for document in documents])
+    with torch.no_grad():
+        full = model.path.head(hidden_of(model, documents))
+        null = model.path.head(hidden_of(model, [drop(document, "text") for document in documents]))
     logits = null + torch.tensor(weights)[:, None] * (full - null)
     probability = np.array(
         [

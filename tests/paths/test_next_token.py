@@ -9,13 +9,15 @@ import torch
 from tests.models import tiny_config
 from tests.paths.cases import codec_of
 from tests.paths.toy import (
+    ToyCodec,
     chances,
     distance,
     drawn,
     every,
     fits,
     frequencies,
-    logits_of,
+    fresh_model,
+    hidden_of,
     told,
     toy_model,
     train,
@@ -24,7 +26,7 @@ from unimodal.data.document import drop
 from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
 from unimodal.images.codec import PixelPatches
-from unimodal.paths.next_token import NextTokenPath
+from unimodal.paths.next_token import NOTHING, NextTokenPath
 
 VQ = {"kind": "vq", "codes": 3}
 RESIDUAL = {"kind": "residual", "codes": 3, "depth": 2}
@@ -45,19 +47,22 @@ def test_a_picture_is_said_row_by_row_and_rows_end():
     two = [torch.tensor([0, 1, 2, 2, 1, 0]), torch.tensor([1, 2])]
     made = path.corrupt(two, [(2, 3), (2, 1)], torch.Generator())
     end, start = 3, 4
-    assert made.target.tolist() == [0, 1, 2, end, 2, 1, 0, end, 1, end, 2, end]
-    assert made.inputs.tolist() == [start, 0, 1, 2, end, 2, 1, 0, start, 1, end, 2]
+    assert made.target[:, 0].tolist() == [0, 1, 2, end, 2, 1, 0, end, 1, end, 2, end]
+    assert made.inputs[:, 0].tolist() == [start, 0, 1, 2, end, 2, 1, 0, start, 1, end, 2]
     assert made.owner.tolist() == [0] * 8 + [1] * 4
     assert made.times.tolist() == [1, 1]
 
 
 def test_codes_of_different_codebooks_are_different_symbols():
     residual, shared = token_model(RESIDUAL).path, token_model(MULTI_SCALE).path
-    made = residual.corrupt([torch.tensor([0, 1, 0, 1])], [(1, 2)], torch.Generator())
-    assert made.target.tolist() == [0, 1, 6, 3, 4, 6]
-    assert made.maps.tolist() == [0, 0, 0, 1, 1, 1]
+    made = residual.corrupt([torch.tensor([0, 1, 2, 1])], [(1, 2)], torch.Generator())
+    assert made.inputs.tolist() == [[7, 7], [0, 5], [1, 4]]
+    assert made.target.tolist() == [[0, 2], [1, 1], [3, NOTHING]]  # a cell a position
+    assert made.maps.tolist() == [[0, 1]] * 3
     made = shared.corrupt([torch.tensor([0, 0, 1])], [(1, 2)], torch.Generator())
-    assert made.target.tolist() == [0, 3, 0, 1, 3]
+    assert made.inputs.tolist() == [[4], [0], [3], [0], [1]]
+    assert made.target.tolist() == [[0], [3], [0], [1], [3]]
+    assert made.maps.tolist() == [[0], [0], [1], [1], [1]]
     assert shared.target_layout((1, 2)).places.tolist() == [[0, 0], [0, 2], [0, 0], [0, 1], [0, 2]]
 
 
@@ -88,22 +93,34 @@ SETTINGS = {
 def table_of(model, cells, table, options, guidance):
     """Probability (M,) of every picture, from what training computes and the settings' definitions."""
     documents = [told(model, "a red circle", codes, cells) for codes in table]
-    full = logits_of(model, documents)
-    null = logits_of(model, [drop(document, "text") for document in documents])
+    full = hidden_of(model, documents)
+    null = hidden_of(model, [drop(document, "text") for document in documents])
     path = model.path
-    symbols = path.corrupt([torch.tensor(codes) for codes in table], [cells] * len(table), torch.Generator())
-    said = symbols.target.reshape(len(table), -1)
+    made = path.corrupt([torch.tensor(codes) for codes in table], [cells] * len(table), torch.Generator())
+    said, maps = (part.unflatten(0, (len(table), -1)) for part in (made.target, made.maps))
     found = np.ones(len(table))
-    code_at = [i for i, symbol in enumerate(said[0].tolist()) if symbol != path.end]
+    code_at = [i for i, symbol in enumerate(said[0, :, 0].tolist()) if symbol != CODES]
     for number, i in enumerate(code_at):
         low, high = guidance.interval
         weight = guidance.text if low < 1 - number / len(code_at) <= high else 1.0
-        logits = null[:, i] + weight * (full[:, i] - null[:, i])
-        first = 0 if path.shared else int(symbols.maps[i]) * CODES
-        for row in range(len(table)):
-            legal = chances(logits[row, first : first + CODES], **options)
-            found[row] *= legal[int(said[row, i]) - first]
+        for depth in range(path.deep):
+            book = int(maps[0, i, depth]) if path.books > 1 else 0
+            with torch.no_grad():
+                both = [said_after(path, states[:, i], said[:, i, :depth], book) for states in (full, null)]
+            logits = both[1] + weight * (both[0] - both[1])
+            for row in range(len(table)):
+                found[row] *= chances(logits[row], **options)[int(said[row, i, depth])]
     return found
+
+
+def said_after(path, hidden, before, book):
+    """Logits (M, V) of the next code of a cell whose codes `before` (M, depth) are known."""
+    depth = before.shape[1]
+    if depth:
+        symbols = before + torch.arange(depth) * CODES  # a codebook each, whenever a cell has several codes
+        known = path.latent_in(path.entries[symbols].sum(1)) + path.symbol_in(symbols).sum(1)
+        hidden = path.layers[depth - 1](hidden, known)
+    return path.heads[book](hidden)[:, :CODES]
 
 
 @pytest.mark.parametrize(("options", "guidance"), SETTINGS.values(), ids=SETTINGS)
@@ -126,6 +143,18 @@ def test_maps_of_codes_are_drawn_together(quantizer, cells, count):
     probability = table_of(model, cells, table, {}, Guidance(2.0))
     assert probability.sum() == pytest.approx(1, abs=1e-5)
     assert fits(frequencies(drawn(model, "a red circle", cells, 3000, Guidance(2.0)), table), probability)
+
+
+def test_the_codes_of_a_cell_take_one_look_and_see_each_other():
+    """Codes of a cell that always agree: drawn apart they would differ half the time."""
+    model = fresh_model("next_token", ToyCodec(RESIDUAL))
+    table = np.array([[0, 1, 0, 1], [1, 0, 1, 0], [2, 2, 2, 2]])  # the first map, then the second
+    documents = [told(model, "any", codes, (1, 2)) for codes in table]
+    train(model, documents, 150)
+    assert len(model.path.target_layout((1, 2)).steps) == 3
+    counts = frequencies(drawn(model, "any", (1, 2), 600), table)
+    assert counts.sum() >= 590
+    assert distance(counts, np.full(3, 1 / 3)) < 0.06
 
 
 def test_a_trained_model_draws_the_right_distribution():

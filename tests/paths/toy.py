@@ -112,8 +112,8 @@ def every(codes: int, count: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def logits_of(model: UnifiedModel, documents: list[Document]) -> Tensor:
-    """What training computes: logits (M, P, symbols) at the positions that are to be drawn."""
+def hidden_of(model: UnifiedModel, documents: list[Document]) -> Tensor:
+    """What training computes: hidden states (M, P, D) at the positions that are to be drawn."""
     sequences = [layout(d, tokenizer(), model.path, model.multiple) for d in documents]
     seen = []
 
@@ -123,7 +123,7 @@ def logits_of(model: UnifiedModel, documents: list[Document]) -> Tensor:
 
     with mock.patch.object(model.path, "loss", keep):
         model(pack_sequences(sequences), torch.Generator())
-    return model.path.head(rearrange(seen[0], "(m p) d -> m p d", m=len(documents)))
+    return rearrange(seen[0], "(m p) d -> m p d", m=len(documents))
 
 
 def chances(logits, temperature=1.0, top_k=None, top_p=1.0) -> np.ndarray:

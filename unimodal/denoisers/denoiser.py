@@ -51,12 +51,14 @@ class Denoiser(Protocol):
 
     condition, scale  width and root mean square of the conditions that it takes
     multiple          latent cells that its grid counts in, along a side
+    normalises        whether it takes conditions of any size for the same
     """
 
     Options: ClassVar[type[Strict]]
     condition: int
     scale: float
     multiple: int
+    normalises: ClassVar[bool]
 
     def prepare(self, conditions: Conditions) -> Any:
         """All of a picture's conditions that does not change with the noise level: a dataclass for `rows_of`.

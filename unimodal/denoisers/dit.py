@@ -151,7 +151,7 @@ class DiT(nn.Module):
                 raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
             return self
 
-    scale = 1.0
+    scale, normalises = 1.0, False
 
     def __init__(self, channels: int, latents: Latents, options: dict):
         super().__init__()

@@ -52,7 +52,7 @@ class Flux(nn.Module):
         guidance: float = Field(3.5, ge=0)
         scale: float = Field(1.0, gt=0)
 
-    multiple = PACKED
+    multiple, normalises = PACKED, False
 
     def __init__(self, channels: int, latents: Latents, options: dict):
         super().__init__()

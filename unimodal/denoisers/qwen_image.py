@@ -50,7 +50,7 @@ class QwenImage(nn.Module):
         config: dict[str, Any] = Field(default_factory=dict)
         scale: float = Field(1.0, gt=0)
 
-    multiple = PACKED
+    multiple, normalises = PACKED, True
 
     def __init__(self, channels: int, latents: Latents, options: dict):
         super().__init__()

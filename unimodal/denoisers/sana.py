@@ -39,6 +39,8 @@ class Sana(nn.Module):
         config: dict[str, Any] = Field(default_factory=dict)
         scale: float = Field(1.0, gt=0)
 
+    normalises = True
+
     def __init__(self, channels: int, latents: Latents, options: dict):
         super().__init__()
         said = self.Options.model_validate(options)

@@ -43,6 +43,8 @@ class SD3(nn.Module):
         length: int | None = Field(None, ge=1)
         scale: float = Field(1.0, gt=0)
 
+    normalises = False
+
     def __init__(self, channels: int, latents: Latents, options: dict):
         super().__init__()
         said = self.Options.model_validate(options)

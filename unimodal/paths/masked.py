@@ -2,8 +2,8 @@
 
 All positions see each other, and those that are hidden hold a mask embedding; drawing begins with nothing
 but masks and fills in a set of codes a forward (Chang et al. 2022, MaskGIT; inside a language model Xie et
-al. 2024, Show-o).  Codecs with several maps have a position a code, whichever map it is of.  Where a map says
-what those before it left over, the maps are filled in one after the other, and training asks only for codes
+al. 2024, Show-o).  Maps of one size share positions, other codes have one each.  Where a map says what those
+before it left over, the maps are filled in one after the other, and training asks only for codes
 of the first map that is not yet known whole: what is left of an unknown sum cannot be said (Borsos et al.
 2023, SoundStorm).
 """
@@ -24,7 +24,14 @@ from unimodal.images.codec import Codec
 from unimodal.images.quantizer import maps_of
 from unimodal.model.config import ModelConfig
 from unimodal.paths.choose import Choice, choose, guided, ramped, row_gumbel
-from unimodal.paths.codes import CodeHead, entries_of, layout_of, require_codes
+from unimodal.paths.codes import (
+    CodeHead,
+    by_position,
+    codes_a_position,
+    entries_of,
+    layout_of,
+    require_codes,
+)
 from unimodal.paths.path import OF_LATENTS, Before, Corrupted, Look, flatten
 from unimodal.paths.sets import (
     SCHEDULES,
@@ -96,7 +103,7 @@ class MaskedPath(nn.Module):
         self.channels, self.vocabulary, self.shares = codec.channels, codec.vocabulary, tuple(codec.shares)
         self.books = 1 if codec.shared else len(self.shares)
         self.nested = codec.nested and len(self.shares) > 1
-        self.deep = len(self.shares) if len({*self.shares}) == 1 else 1  # codes a position
+        self.deep = codes_a_position(self.shares)
         width = config.hidden_size
         self.latent_in = nn.Linear(self.channels, width)
         self.code_in = nn.Embedding(self.books * self.vocabulary, width)
@@ -126,7 +133,7 @@ class MaskedPath(nn.Module):
 
     def corrupt(self, truths: list[Tensor], grids: list[Grid], generator: torch.Generator) -> MaskedCodes:
         """Mask a random set of each picture's codes, of a size that the schedule says."""
-        codes, owner = flatten([self._by_position(one) for one in truths])
+        codes, owner = flatten([by_position(one, self.deep) for one in truths])
         done = torch.rand(len(truths), generator=generator, device=generator.device).tolist()
         schedule = SCHEDULES[self.options.schedule]
         maps = [self._maps(grid).to(generator.device) for grid in grids]
@@ -137,7 +144,7 @@ class MaskedPath(nn.Module):
         weights = [self._weights(*one) for one in zip(sets, maps, grids)]
         times = torch.stack([chosen.float().mean() for chosen in sets])
         masked, maps, weights = (
-            torch.cat([self._by_position(one) for one in parts]).to(codes.device)
+            torch.cat([by_position(one, self.deep) for one in parts]).to(codes.device)
             for parts in (sets, maps, weights)
         )
         inputs = codes.masked_fill(masked, MASKED)
@@ -192,10 +199,6 @@ class MaskedPath(nn.Module):
         """(P M,) the number of the map that each code is of, map by map."""
         return torch.from_numpy(layout_of(self.shares, grid)[0])
 
-    def _by_position(self, codes: Tensor) -> Tensor:
-        """What there is of each code, map by map (..., P M), as (..., P, M)."""
-        return codes.unflatten(-1, (self.deep, -1)).transpose(-1, -2)
-
     def _book(self, maps: Tensor) -> Tensor:
         """The codebook of each map."""
         return maps if self.books > 1 else torch.zeros_like(maps)
@@ -227,7 +230,7 @@ class MaskedPath(nn.Module):
         forwards = self.options.forwards if steps is None else steps
         device = self.mask.device
         maps = self._maps(grid).to(device)
-        total = len(maps)
+        map_of, total = by_position(maps, self.deep), len(maps)
         codes = torch.full((len(generators), total), MASKED, device=device)
         kind, cells = self.options.order, maps_of(self.shares, grid)
         order = None if kind == "confidence" else order_of(kind, cells, self.nested, generators).to(device)
@@ -235,7 +238,7 @@ class MaskedPath(nn.Module):
         sets = cut(self.options.schedule, total, forwards, sizes)
         for number, count in enumerate(sets, start=1):
             guides = guidance.applies(1 - done / total)
-            hidden, nulls = look(self._embed(self._by_position(codes), self._by_position(maps)), guides)
+            hidden, nulls = look(self._embed(by_position(codes, self.deep), map_of), guides)
             here = ramped(guidance, (done + count) / total) if self.options.guidance_ramp else guidance
             logits = guided(partial(self.logits, maps=maps), hidden, nulls if guides else {}, here)
             drawn = choose(logits, generators, self.options)

@@ -26,7 +26,6 @@ from unimodal.training.unified import mixture_of
 
 log = logging.getLogger("unimodal")
 
-UNNORMALISED = ("sd3", "flux")  # transformers of diffusers that take conditions at the size they come in
 PARTS = ("reader", "codec", "connector", "denoiser", "reference", "plans", "denoiser_from")
 
 
@@ -171,7 +170,7 @@ class ExternalModelSection(Strict):
                     "denoiser too, or set model.reference=vlm."
                 )
             model.denoiser.take(folder)
-            if self.denoiser.kind in UNNORMALISED and "scale" not in self.denoiser.options:
+            if not model.denoiser.normalises and "scale" not in self.denoiser.options:
                 log.warning(
                     "model.denoiser.options.scale is not set: conditions begin at a size of 1 (RMS), and "
                     "%s does not normalise them. Set it to that of the text encoder's states that %s was "
