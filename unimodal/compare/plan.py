@@ -110,7 +110,7 @@ class Comparison(Section):
 
     title: str
     equal: Equal
-    budgets: dict[Literal["5m", "30m", "full"], Budget] = Field(min_length=1)
+    budgets: dict[str, Budget] = Field(min_length=1)
     data: DataSection  # the rows of all entrants, in the same order
     image_size: int = Field(64, gt=0)
     split: str = "val"

@@ -70,13 +70,13 @@ class NextTokenPath(nn.Module):
         super().__init__()
         require_codes(config, codec)
         self.options = self.Options.model_validate(config.path_options)
-        self.shares, self.vocabulary = tuple(codec.shares), codec.vocabulary
+        self.channels, self.vocabulary, self.shares = codec.channels, codec.vocabulary, tuple(codec.shares)
         self.books = 1 if codec.shared else len(self.shares)
         self.deep = codes_a_position(self.shares)
         self.end = self.vocabulary * self.books
         self.start = self.end + 1
         width = config.hidden_size
-        self.latent_in = nn.Linear(codec.channels, width)
+        self.latent_in = nn.Linear(self.channels, width)
         self.symbol_in = nn.Embedding(self.start + 1, width)
         self.map_in = nn.Embedding(len(self.shares), width)
         entries = entries_of(codec)

@@ -92,6 +92,7 @@ class Path(Protocol):
     Options: ClassVar[type[Strict]]  # settings of its own, `model.path_options` in a recipe
     CODES: ClassVar[bool]  # whether it says codes, those of single cells
     IDLE: frozenset[str]  # of `model.times` and `model.sampling`, what says nothing to it
+    channels: int  # numbers of a position of a finished image
 
     def target_layout(self, grid: Grid) -> TargetLayout:
         """Answer 1, for a picture whose clean copy takes `grid` positions."""
