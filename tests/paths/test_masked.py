@@ -26,7 +26,6 @@ from tests.paths.toy import (
 from unimodal.adapters.section import Settings, apply_settings
 from unimodal.diffusion.guidance import Guidance
 from unimodal.errors import UserError
-from unimodal.paths.codes import by_position
 from unimodal.paths.masked import MASKED, MaskedCodes, MaskedPath
 from unimodal.paths.path import flatten
 from unimodal.paths.sets import SCHEDULES, counts, cut, halton_order, mean_asked, within
@@ -131,7 +130,7 @@ def test_the_surest_codes_come_first():
     path = path_of(order="confidence", choice_temperature=0, temperature=0, schedule="linear")
     sure = torch.tensor([0.1, 2.0, 0.5, 1.0])
     watcher = Watcher(path, sure[:, None] * torch.tensor([[0.0, 0.0, 1.0]]))
-    assert watcher.sample((2, 2), steps=4).tolist() == [[2, 2, 2, 2]]
+    assert watcher.sample((2, 2), steps=4).tolist() == [[[2]] * 4]
     filled = [set((~masked[0]).nonzero().flatten().tolist()) for masked in watcher.masked]
     assert filled == [set(), {1}, {1, 3}, {1, 3, 2}]
 
@@ -139,14 +138,14 @@ def test_the_surest_codes_come_first():
 def test_the_noise_of_the_choice_falls_in_a_straight_line(monkeypatch):
     """And does not compound: each forward has its share of the first temperature, whatever came before."""
     path = path_of(order="confidence", choice_temperature=8.0)
-    noises, sureness = [], path._sureness
+    noises, noisy = [], path._noisy
 
-    def noted(logits, drawn, generators, left):
-        found = sureness(logits, drawn, generators, left)
-        noises.append((found - logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]).std())
+    def noted(sure, generators, left):
+        found = noisy(sure, generators, left)
+        noises.append((found - sure).std())
         return found
 
-    monkeypatch.setattr(path, "_sureness", noted)
+    monkeypatch.setattr(path, "_noisy", noted)
     Watcher(path, torch.zeros(900, 3)).sample((30, 30), rows=4, steps=4)
     gumbel = math.pi / math.sqrt(6)
     wanted = torch.tensor([6.0, 4.0, 2.0, 0.0]) * gumbel
@@ -183,7 +182,7 @@ def test_guidance_is_of_log_probabilities(ramp):
     codes = watcher.sample((1, 2), rows=4000, guidance=Guidance(3.0))
     first, second = halton_order(((1, 2),))
     for at, scale in ((first, 2.0 if ramp else 3.0), (second, 3.0)):
-        torch.testing.assert_close(shares_of(codes[:, at]), guided_odds(scale), atol=0.03, rtol=0)
+        torch.testing.assert_close(shares_of(codes[:, at, 0]), guided_odds(scale), atol=0.03, rtol=0)
 
 
 def test_guidance_keeps_to_its_interval():
@@ -193,8 +192,8 @@ def test_guidance_keeps_to_its_interval():
     codes = watcher.sample((1, 2), rows=4000, guidance=Guidance(3.0, interval=(0.5, 1.0)))
     assert watcher.guided == [True, False]
     first, second = halton_order(((1, 2),))
-    torch.testing.assert_close(shares_of(codes[:, first]), guided_odds(3.0), atol=0.03, rtol=0)
-    torch.testing.assert_close(shares_of(codes[:, second]), FULL.softmax(-1), atol=0.03, rtol=0)
+    torch.testing.assert_close(shares_of(codes[:, first, 0]), guided_odds(3.0), atol=0.03, rtol=0)
+    torch.testing.assert_close(shares_of(codes[:, second, 0]), FULL.softmax(-1), atol=0.03, rtol=0)
 
 
 # ---- training -------------------------------------------------------------------------------------
@@ -204,13 +203,13 @@ def test_guidance_keeps_to_its_interval():
 def test_training_hides_what_the_schedule_says(schedule):
     path = path_of(schedule=schedule)
     pictures = 600
-    codes = [torch.arange(100) % 3 for _ in range(pictures)]
+    codes = [torch.arange(100)[:, None] % 3 for _ in range(pictures)]
     seen = path.corrupt(codes, [(10, 10)] * pictures, torch.Generator().manual_seed(0))
     hidden = (seen.inputs == MASKED).float().reshape(pictures, 100)
     torch.testing.assert_close(hidden.mean(1), seen.times)
     known = seen.inputs != MASKED
     assert torch.equal(seen.inputs[known], seen.target[known])
-    assert torch.equal(seen.target[:, 0], torch.cat(codes))
+    assert torch.equal(seen.target, torch.cat(codes))
     wanted = np.sort(SHARES[schedule]((np.arange(pictures) + 0.5) / pictures))
     assert np.abs(np.sort(seen.times.numpy()) - wanted).max() < 0.07  # Kolmogorov-Smirnov along the shares
     # All places alike.
@@ -224,7 +223,7 @@ def test_a_picture_costs_the_mean_of_its_masked_codes(schedule, weighting):
     path = path_of(schedule=schedule, weighting=weighting)
     path.reset_parameters()  # every code as likely as any: ln 3 nats each
     pictures = 3000
-    codes = [torch.arange(64) % 3 for _ in range(pictures)]
+    codes = [torch.arange(64)[:, None] % 3 for _ in range(pictures)]
     seen = path.corrupt(codes, [(8, 8)] * pictures, torch.Generator().manual_seed(0))
     loss = path.loss(torch.randn(len(seen.inputs), path.mask.numel()), seen)
     assert (loss[seen.inputs[:, 0] != MASKED] == 0).all()
@@ -237,59 +236,48 @@ def test_a_picture_costs_the_mean_of_its_masked_codes(schedule, weighting):
 
 
 @torch.no_grad()
-def test_maps_have_codebooks_of_their_own():
+def test_codes_of_a_cell_are_hidden_together_and_said_one_after_another():
+    """By hand, of 2 x 2 cells with two codes each."""
     path = path_of(codec_of("residual"))
-    cells, truth = (2, 2), torch.tensor([1, 2, 3, 4, 1, 2, 3, 4])
-    seen = path.corrupt([truth], [cells], torch.Generator())
-    assert seen.maps.tolist() == [[0, 1]] * 4 and seen.target.tolist() == [[n, n] for n in (1, 2, 3, 4)]
+    cells = (2, 2)
+    (truth,) = path.truth(None, torch.tensor([[1, 2, 3, 4, 5, 6, 7, 0]]), None, cells)
+    assert truth.tolist() == [[1, 5], [2, 6], [3, 7], [4, 0]]
+    seen = path.corrupt([truth], [cells], torch.Generator().manual_seed(0))
+    hidden = seen.inputs[:, 0] == MASKED
+    assert torch.equal(seen.inputs == MASKED, hidden[:, None].expand(-1, 2)) and 0 < hidden.sum() < 4
     assert path.target_layout(cells).places.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
-    hidden, weights = torch.randn(4, path.mask.numel()), torch.linspace(1, 2, 8)
-    for asked in (slice(0, 4), slice(4, 8), slice(0, 8)):
-        inputs, these = truth.clone(), torch.zeros(8)
-        inputs[asked], these[asked] = MASKED, weights[asked]
-        seen.inputs, seen.weights = by_position(inputs, path.deep), by_position(these, path.deep)
-        wanted = torch.zeros(8)
-        for code in range(*asked.indices(8)):
-            said = path.heads[code // 4](hidden[code % 4]).log_softmax(-1)
-            wanted[code] = -said[truth[code]] * weights[code]
-        torch.testing.assert_close(path.loss(hidden, seen), wanted.view(2, 4).mean(0))
-    logits = path.logits(hidden[None], path._maps(cells))[0]
-    torch.testing.assert_close(logits[5], path.heads[1](hidden[1]))
+    states, seen.weights = torch.randn(4, path.mask.numel()), torch.tensor([0.0, 1.0, 0.0, 2.0])
+    wanted = torch.zeros(4)
+    for cell in (1, 3):
+        first, second = truth[cell]
+        known = path.latent_in(path.entries[first]) + path.symbol_in.weight[first]
+        for said, code in (
+            (path.heads[0](states[cell]), first),
+            (path.heads[1](path.layers[0](states[cell], known)), second),
+        ):
+            wanted[cell] -= said.log_softmax(-1)[code] / 2 * seen.weights[cell]
+    torch.testing.assert_close(path.loss(states, seen), wanted)
 
 
 @torch.no_grad()
-def test_a_cell_is_read_as_what_its_known_codes_add_up_to():
-    """By hand: of 1 x 2 cells with two maps, all known, the second map hidden, all hidden."""
+def test_a_cell_is_read_as_what_its_codes_add_up_to():
     path = path_of(codec_of("residual"))
-    books = path.entries.reshape(2, path.vocabulary, -1)
-    said = path.code_in.weight.reshape(2, path.vocabulary, -1)
-    masks = path.mask + path.map_in.weight
-    codes = torch.tensor([[3, 1, 2, 0], [3, 1, MASKED, 0], [MASKED, 1, MASKED, MASKED]])
-    found = path._embed(by_position(codes, path.deep), by_position(path._maps((1, 2)), path.deep))
-    for row, cell in product(range(3), range(2)):  # a picture's codes are its first map, then its second
-        total, wanted = torch.zeros(path.channels), torch.zeros(path.mask.numel())
-        for number in range(2):
-            code = codes[row, 2 * number + cell]
-            total += 0 if code == MASKED else books[number, code]
-            wanted += masks[number] if code == MASKED else said[number, code]
-        if total.any():
-            wanted += path.latent_in(total)
-        torch.testing.assert_close(found[row, cell], wanted)
+    found = path._embed(torch.tensor([[3, 2], [MASKED, MASKED]]), torch.zeros(2, dtype=torch.long))
+    second = path.vocabulary + 2  # the codebook of the second map
+    known = path.latent_in(path.entries[3] + path.entries[second])
+    known += path.symbol_in.weight[3] + path.symbol_in.weight[second] + path.map_in.weight[0]
+    torch.testing.assert_close(found, torch.stack([known, path.mask + path.map_in.weight[0]]))
 
 
 @pytest.mark.parametrize("weighting", ["even", "inverse_ratio"])
-@pytest.mark.parametrize("codec", ["residual", "multi_scale"])
-def test_training_hides_the_last_maps_and_asks_for_the_first_of_them(codec, weighting):
+def test_training_hides_the_last_maps_and_asks_for_the_first_of_them(weighting):
     """What a map says of an unknown sum of those before it cannot be learned."""
-    path = path_of(codec_of(codec), weighting=weighting)
+    path = path_of(codec_of("multi_scale"), weighting=weighting)
     grid, pictures = (8, 8), 3000
-    maps = path._maps(grid)
-    codes = [torch.zeros(len(maps), dtype=torch.long)] * pictures
+    maps = path.places(grid)[0]
+    codes = [torch.zeros(len(maps), 1, dtype=torch.long)] * pictures
     seen = path.corrupt(codes, [grid] * pictures, torch.Generator().manual_seed(0))
-    hidden, weights = (
-        part.reshape(pictures, -1, path.deep).transpose(1, 2).flatten(1)  # map by map
-        for part in (seen.inputs == MASKED, seen.weights)
-    )
+    hidden, weights = (part.reshape(pictures, -1) for part in (seen.inputs == MASKED, seen.weights))
     asked = 0
     for chosen, weight in zip(hidden, weights):
         first = maps[chosen].min()
@@ -305,22 +293,21 @@ def test_training_hides_the_last_maps_and_asks_for_the_first_of_them(codec, weig
 
 
 @pytest.mark.parametrize("order", ["halton", "random", "confidence"])
-@pytest.mark.parametrize("codec", ["residual", "multi_scale"])
 @torch.no_grad()
-def test_drawing_fills_in_a_map_after_the_other(codec, order, monkeypatch):
-    path = path_of(codec_of(codec), order=order)
+def test_drawing_fills_in_a_map_after_the_other(order, monkeypatch):
+    path = path_of(codec_of("multi_scale"), order=order)
     grid, seen = (8, 8), []
-    maps = path._maps(grid)
+    maps = path.places(grid)[0]
     embed = path._embed
 
     def noted(codes, numbers):
-        seen.append((codes == MASKED).transpose(-1, -2).flatten(1))
+        seen.append(codes[..., 0] == MASKED)
         return embed(codes, numbers)
 
     monkeypatch.setattr(path, "_embed", noted)
 
     def look(embeds, guided):
-        assert embeds.shape[1] == (64 if codec == "residual" else len(maps))
+        assert embeds.shape[1] == len(maps)
         return torch.randn(embeds.shape, generator=torch.Generator().manual_seed(len(seen))), {}
 
     generators = [torch.Generator().manual_seed(n) for n in range(3)]
@@ -376,16 +363,9 @@ def said(model) -> np.ndarray:
     found = []
 
     def corrupt(truths, grids, generator):
-        flat, owner = flatten(truths)
-        codes = flat[:, None]
-        return MaskedCodes(
-            codes.where(known, MASKED),
-            codes,
-            owner,
-            torch.ones(len(truths)),
-            torch.zeros_like(codes),
-            torch.ones(codes.shape),
-        )
+        codes, owner = flatten(truths)
+        maps, weights = torch.zeros_like(codes[:, 0]), torch.ones(len(codes))
+        return MaskedCodes(codes.where(known, MASKED), codes, owner, torch.ones(len(truths)), maps, weights)
 
     def loss(hidden, corrupted):
         found.append(hidden)
@@ -445,7 +425,7 @@ def test_a_random_model_draws_what_it_says(options, steps, orders):
     """Samples against the odds of all 81 pictures, a set of cells after the other."""
     model = random_model(**options)
     with torch.no_grad():  # let cells depend on one another
-        model.path.code_in.weight *= 8
+        model.path.symbol_in.weight *= 8
         model.path.heads[0].rows.weight *= 2.5
         model.path.heads[0].place.weight.zero_()
     odds = said(model)
@@ -475,6 +455,16 @@ def test_a_trained_model_draws_the_right_distribution():
         model.path.options = MaskedPath.Options(order=order)
         assert distance(often(model, 2000, 4), wanted) < 0.1
     assert distance(independent(wanted), wanted) > 0.6
+
+
+def test_codes_of_a_cell_are_drawn_together():
+    """Codes of a cell that always agree: drawn apart they would differ two times in three."""
+    model = fresh_model("masked", ToyCodec({"kind": "residual", "codes": 3, "depth": 2}), times={"copies": 4})
+    table = np.array([[0, 1, 0, 1], [1, 0, 1, 0], [2, 2, 2, 2]])  # the first map, then the second
+    train(model, [unasked(model.codec.picture(codes, (1, 2))) for codes in table], 400)
+    counts = frequencies(drawn(model, None, (1, 2), 600, steps=2), table)
+    assert counts.sum() >= 590
+    assert distance(counts, np.full(3, 1 / 3)) < 0.06
 
 
 def test_temperature_sharpens_each_code():

@@ -15,7 +15,6 @@ from unimodal.errors import UserError
 from unimodal.images.codec import Codec
 from unimodal.images.quantizer import maps_of
 from unimodal.model.config import ModelConfig
-from unimodal.model.norm import RMSNorm
 from unimodal.sequence.spans import Grid
 
 
@@ -36,21 +35,6 @@ def require_codes(config: ModelConfig, codec: Codec) -> None:
 def entries_of(codec: Codec) -> Tensor:
     """(books, V, C) what each code of each codebook adds to the normalised latents of its cell."""
     return codec.quantizer.entries().to(codec.std) / codec.std
-
-
-def codes_a_position(shares: tuple[float, ...]) -> int:
-    """M: maps of one size share positions, those of different sizes have their own."""
-    return len(shares) if len({*shares}) == 1 else 1
-
-
-def by_position(codes: Tensor, deep: int) -> Tensor:
-    """What there is of each code, map by map (..., P M), as (..., P, M)."""
-    return codes.unflatten(-1, (deep, -1)).transpose(-1, -2)
-
-
-def by_map(codes: Tensor) -> Tensor:
-    """The other way round: (..., P, M) to (..., P M)."""
-    return codes.transpose(-1, -2).flatten(-2)
 
 
 class CodeHead(nn.Module):
@@ -78,20 +62,6 @@ class CodeHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., V)."""
         return self.rows(hidden) + self.place(hidden) @ self.entries.to(hidden.dtype).T
-
-
-class DepthLayer(nn.Module):
-    """What a hidden state becomes for a cell's next code, when those before it are known."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm = RMSNorm(width, 1e-6)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
-
-    def forward(self, hidden: Tensor, known: Tensor) -> Tensor:
-        """Hidden states (..., D) and what the known codes are embedded by (..., D) to (..., D)."""
-        x = hidden + known
-        return x + self.mlp(self.norm(x))
 
 
 def places(size: Grid, grid: Grid, extra: int = 0) -> np.ndarray:
