@@ -28,6 +28,28 @@ def test_columns_are_splits_of_one_model_and_files_of_several(written):
     assert list(read_reports([val, written("d")])) == ["a", "d"]  # judged twice
 
 
+def test_costs_join_the_scores_of_their_model(written):
+    def costs(name: str, model: str):
+        file = written(name, model, suite="cost")
+        report = json.loads(file.read_text())
+        report["scores"] = {"cost/gflop": {"value": 2.0, "low": 2.0, "high": 2.0, "n": 1}}
+        file.write_text(json.dumps(report))
+        return file
+
+    files = [
+        written("flow"),
+        costs("flow-cost", "one"),
+        written("masked", "two"),
+        costs("masked-cost", "two"),
+    ]
+    found = read_reports(files)
+    assert list(found) == ["flow", "masked"]
+    assert all(set(report["scores"]) == {"t2i/mean", "cost/gflop"} for report in found.values())
+    assert list(read_reports([files[1], files[3]])) == ["flow-cost", "masked-cost"]
+    with pytest.raises(UserError, match="masked-cost says what two costs, and no other file has its scores"):
+        read_reports([files[0], files[3]])
+
+
 def test_the_command_prints_a_row_a_score(written):
     told = CliRunner().invoke(app, ["table", str(written("flow")), str(written("masked", model="two"))])
     assert told.output.splitlines() == [

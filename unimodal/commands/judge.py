@@ -18,7 +18,7 @@ def evaluate(
     adapter: Adapter = None,
     device: Device = None,
     dtype: Dtype = None,
-    suite: Annotated[str, typer.Option(help="shapes, emoji, rows or codec.")] = "shapes",
+    suite: Annotated[str, typer.Option(help="shapes, emoji, rows, codec or cost.")] = "shapes",
     split: Annotated[str, typer.Option(help="Which prompts, as val or unseen.")] = "val",
     task: Annotated[
         list[str] | None,

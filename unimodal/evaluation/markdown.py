@@ -25,6 +25,8 @@ HEADLINES = (
 def read_reports(files: Sequence[Path]) -> dict[str, dict]:
     """Reports that `unimodal eval --json` wrote, named by their split, or by file where models differ.
 
+    Reports of the suite cost go with those of the same models of another suite, if there are any: seconds are
+    measured where nothing else runs, which scores need not be.
     Raises UserError for a file that is missing or holds something else, for suites that differ, and for two
     files of one name.
     """
@@ -43,12 +45,29 @@ def read_reports(files: Sequence[Path]) -> dict[str, dict]:
             raise UserError(
                 f"{file} holds no scores as `unimodal eval MODEL --json FILE` writes them ({error!r})"
             ) from error
+    reports = _with_costs(reports)
     if len(suites := {report["suite"] for report in reports.values()}) > 1:
         raise UserError(f"scores of several suites ({', '.join(sorted(suites))}) make no one table")
     splits = [report["split"] for report in reports.values()]
     if len({report["model"] for report in reports.values()}) == 1 and len(set(splits)) == len(splits):
         return dict(zip(splits, reports.values()))
     return reports
+
+
+def _with_costs(reports: dict[str, dict]) -> dict[str, dict]:
+    """Costs joined to the scores of their model, of whatever split."""
+    scores = {name: report for name, report in reports.items() if report["suite"] != "cost"}
+    if not scores:
+        return reports
+    for name, report in reports.items():
+        if report["suite"] != "cost":
+            continue
+        judged = [one for one in scores.values() if one["model"] == report["model"]]
+        if not judged:
+            raise UserError(f"{name} says what {report['model']} costs, and no other file has its scores")
+        for one in judged:
+            one["scores"] = report["scores"] | one["scores"]
+    return scores
 
 
 def table(reports: Mapping[str, dict]) -> str:

@@ -10,7 +10,7 @@ from unimodal.evaluation.report import Report, print_report
 
 __all__ = ["SUITES", "evaluate", "print_report"]
 
-SUITES = ("shapes", "emoji", "rows", "codec")
+SUITES = ("shapes", "emoji", "rows", "codec", "cost")
 DRAWN = ("t2i", "edit")  # tasks that need no words of the model
 TASKS = (*DRAWN, "vqa", "text", "chat")
 
@@ -33,12 +33,13 @@ def evaluate(
     """Judge a model on `n` fresh prompts of every kind.
 
     model  a loaded model, or the name or folder of one
-    suite  shapes, emoji, rows or codec;  split  val or unseen;  tasks  a part of the shapes suite;
+    suite  shapes, emoji, rows, codec or cost;  split  val or unseen;  tasks  a part of the shapes suite;
            by default all that the model can: one without a language model only draws and edits
     json, sheet  files to write the scores and the first failures to;
     sheet_all  whether the sheet shows what was right as well
     data   the folder that `unimodal data make` wrote, for the suites emoji and rows
-    cost   whether to measure what a picture costs as well: forwards, operations, seconds
+    cost   whether to measure what a picture costs as well: forwards, operations, seconds, which are all of
+           the suite cost
     device, dtype  of a model that is told by its name (see `unimodal.load`)
     Raises UserError for an unknown suite, split or task, or a count below 1.
     """
@@ -69,6 +70,8 @@ def evaluate(
             ]
         elif suite == "rows":
             found = [_rows(model, data, split, n, seed, progress)]
+        elif suite == "cost":
+            found, cost = [], True
         else:
             found = _shapes(model, suite, split, n, seed, tasks or _able(model, progress), progress, data)
     if cost:
