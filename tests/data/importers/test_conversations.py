@@ -202,6 +202,14 @@ def test_the_name_of_who_speaks_is_told(tmp_path):
     assert report.unused == {"messages.name": 1}
 
 
+def test_how_closely_a_server_should_look_is_told(tmp_path):
+    put(tmp_path / "a.png", png("red"))
+    closely = {"type": "image_url", "image_url": {"url": "a.png", "detail": "high"}}
+    path = put_lines(tmp_path / "a.jsonl", {"messages": [say("user", [closely]), say("assistant", "Red.")]})
+    report, rows = run(path)
+    assert len(rows) == 1 and report.unused == {"image_url.detail": 1}
+
+
 def test_rows_are_gathered(tmp_path):
     put(tmp_path / "in/a.png", png("red"))
     put(tmp_path / "in/b.png", png("blue"))

@@ -76,7 +76,9 @@ def _part(part, record: Record) -> str | Picture:
     if kind == "text":
         return record.spoken(part.get("text"), "content")
     url = part.get("image_url") if kind == "image_url" else None
-    url = url.get("url") if isinstance(url, dict) else url
+    if isinstance(url, dict):  # besides its url it may say `detail`, which is for a server
+        record.without_place |= {f"image_url.{name}" for name in url.keys() - {"url"}}
+        url = url.get("url")
     if not isinstance(url, str):
         raise Drop(
             f"a part of type {kind!r}",
