@@ -21,7 +21,7 @@ FORWARDS = {
     "per_token on pixels": 4,  # no more sets than positions
     "per_token, raster": 4,
     "next_token on codes": 4,
-    "next_token on residuals": 4,  # both codes of a cell at one position
+    "next_token on residuals, strayed": 4,  # both codes of a cell at one position
     "masked on codes": 4,  # no more sets than codes
     "next_scale": 2,
     "masked, text as well": 4,  # the words that it says before are not looks at a picture

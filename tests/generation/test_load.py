@@ -17,7 +17,7 @@ from unimodal.model.folder import save_model
 LARGE = ("embed_tokens.", "decoder.", "text_mask")
 SOME = [
     "flow, shown the picture before",
-    "next_token on residuals",
+    "next_token on residuals, strayed",
     "next_scale, experts",
     "masked, text as well",
     "per_token, raster",

@@ -113,7 +113,12 @@ CASES = {
     "next_token on bits": Case("next_token", "lfq"),
     "next_token on groups": Case("next_token", "grouped"),
     "next_token on levels": Case("next_token", "fsq"),
-    "next_token on residuals": Case("next_token", "residual"),
+    "next_token on residuals, strayed": Case(
+        "next_token",
+        "residual",
+        {"path_options": {"flips": 0.2, "depth_weighting": "spread"}, "times": {"copies": 2}},
+        to=0.4,
+    ),
     "next_token on scales, experts": Case("next_token", "multi_scale", {"experts": "mot"}),
     "next_token, shown the picture before": Case("next_token", "residual", {"reference": "cells"}),
     "next_scale": Case("next_scale", "multi_scale"),

@@ -67,6 +67,44 @@ def test_codes_of_different_codebooks_are_different_symbols():
     assert shared.target_layout((1, 2)).places.tolist() == [[0, 0], [0, 2], [0, 0], [0, 1], [0, 2]]
 
 
+def test_codes_that_are_read_go_astray_in_training_alone():
+    path = token_model(RESIDUAL, flips=0.9).path.train()
+    truth = torch.randint(CODES, (400, 2), generator=torch.Generator().manual_seed(5))
+    made = path.corrupt([truth], [(20, 20)], torch.Generator().manual_seed(0))
+    plain = path.eval().corrupt([truth], [(20, 20)], torch.Generator())
+    assert torch.equal(made.target, plain.target)  # what is said is the truth
+    wrong = made.inputs != plain.inputs
+    share = 0.9 * torch.rand((), generator=torch.Generator().manual_seed(0))
+    assert wrong.float().mean() == pytest.approx(
+        float(share) * 2 / 3, abs=0.05
+    )  # one in three hits the truth
+    assert not wrong[(plain.inputs >= 6).all(1)].any()  # starts and ends of rows are known
+    assert made.inputs[wrong.any(1), 1].min() >= CODES  # codes of the second book stay its own
+
+
+def test_copies_are_of_mistakes():
+    times = {"copies": 3}
+    assert fresh_model("next_token", ToyCodec(VQ), times=times).path.target_layout((2, 2)).copies == 1
+    made = fresh_model("next_token", ToyCodec(VQ), times=times, path_options={"flips": 0.2})
+    assert made.path.target_layout((2, 2)).copies == 3 and "times.copies" not in made.path.IDLE
+
+
+def test_first_codes_of_a_cell_can_weigh_most():
+    even, spread = (token_model(RESIDUAL, depth_weighting=kind).path for kind in ("even", "spread"))
+    spread.load_state_dict(even.state_dict())
+    target = torch.tensor([[0, 2], [1, 1]])
+    hidden = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+    first = torch.tensor([[0, NOTHING], [1, NOTHING]])
+    one, both = even.costs(hidden, first), even.costs(hidden, target)
+    books = even.entries[:6].view(2, 3, -1)
+    apart = [float((book - book.mean(0)).square().sum() / 2) ** 0.5 for book in books]
+    weights = [2 * each / sum(apart) for each in apart]
+    wanted = weights[0] * one + weights[1] * (both - one)
+    torch.testing.assert_close(spread.costs(hidden, target), wanted)
+    with pytest.raises(UserError, match="one code of this codec"):
+        token_model(VQ, depth_weighting="spread")
+
+
 def test_a_look_a_code_each_position_once_and_none_for_row_ends():
     path = token_model().path
     seen, told = [], []

@@ -10,13 +10,14 @@ whatever else a path says.
 """
 
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from unimodal.diffusion.guidance import Guidance
+from unimodal.errors import UserError
 from unimodal.images.codec import Codec
 from unimodal.model.config import ModelConfig
 from unimodal.model.norm import RMSNorm
@@ -35,7 +36,18 @@ class CellsPath(nn.Module):
     """
 
     entries: Tensor  # (symbols, C)
+    options: "CellsPath.Options"
     CODES: ClassVar[bool] = True
+
+    class Options(Choice):
+        """What both paths can be told, besides how a code is chosen.
+
+        depth_weighting  of the loss: `even`, all codes of a cell weigh the same; `spread`, each as far as the
+                         entries of its codebook lie apart, so that the first ones, which say most of the
+                         picture, weigh most; 1 in the mean
+        """
+
+        depth_weighting: Literal["even", "spread"] = "even"
 
     def __init__(self, config: ModelConfig, codec: Codec, symbols: int = 0, ends: int = 0):
         super().__init__()
@@ -51,6 +63,12 @@ class CellsPath(nn.Module):
         self.register_buffer("entries", pad(entries.flatten(0, 1), (0, 0, 0, symbols)))
         self.heads = nn.ModuleList(CodeHead(width, pad(book, (0, 0, 0, ends))) for book in entries)
         self.layers = nn.ModuleList(DepthLayer(width) for _ in range(self.deep - 1))
+        self.options = self.Options.model_validate(config.path_options)
+        if self.options.depth_weighting != "even" and self.deep == 1:
+            raise UserError(
+                f"path {config.path}: depth_weighting is of cells with several codes, and a position has one "
+                "code of this codec. Leave it out."
+            )
 
     def reset_parameters(self) -> None:
         """Start with heads that hold all symbols alike."""
@@ -106,16 +124,24 @@ class CellsPath(nn.Module):
         return self.heads[depth if self.books > 1 else 0](hidden)
 
     def costs(self, hidden: Tensor, target: Tensor) -> Tensor:
-        """(P,) cross-entropy in nats of the symbols (P, M) that positions say, over M.
+        """(P,) mean cross-entropy in nats of the M symbols (P, M) that positions say, weighted by depth.
 
         target  codes, or V and more for what is no code; NOTHING costs nothing
         """
-        total = torch.zeros(len(hidden), device=hidden.device)
+        total, weights = torch.zeros(len(hidden), device=hidden.device), self._weights()
         for depth, wanted in enumerate(target.unbind(1)):
             of = wanted != NOTHING
             said = self.logits(hidden[of], target[of, :depth]).float()
-            total[of] += cross_entropy(said, wanted[of], reduction="none")
+            total[of] += weights[depth] * cross_entropy(said, wanted[of], reduction="none")
         return total / self.deep
+
+    def _weights(self) -> Tensor:
+        """(M,) what each code of a cell counts in the loss, 1 in the mean."""
+        if self.options.depth_weighting == "even":
+            return torch.ones(self.deep, device=self.entries.device)
+        books = self.entries[: self.books * self.vocabulary].float().unflatten(0, (self.books, -1))
+        spread = books.var(dim=1).sum(-1).sqrt().expand(self.deep)
+        return spread / spread.mean()
 
     def draw(
         self,

@@ -22,7 +22,7 @@ from unimodal.images.codec import Codec
 from unimodal.images.quantizer import Cells, maps_of
 from unimodal.model.config import ModelConfig
 from unimodal.paths.cells import CellsPath
-from unimodal.paths.choose import Choice, ramped, row_gumbel
+from unimodal.paths.choose import ramped, row_gumbel
 from unimodal.paths.path import OF_LATENTS, Before, Corrupted, Look, flatten
 from unimodal.paths.sets import (
     SCHEDULES,
@@ -51,10 +51,11 @@ class MaskedCodes(Corrupted):
 class MaskedPath(CellsPath):
     """See `unimodal.paths.path`.  `model.times.copies` masks are drawn for one picture."""
 
+    options: "MaskedPath.Options"
     IDLE: ClassVar[frozenset[str]] = OF_LATENTS | {"sampling.steps"}
 
-    class Options(Choice):
-        """Settings of this path alone, besides how a code is chosen.
+    class Options(CellsPath.Options):
+        """Settings of this path alone, besides those of all that say cells.
 
         schedule            shares of codes that training hides and sampling leaves hidden
         order               which codes come first: `halton`, spread evenly; `random`; `confidence`, the
@@ -82,7 +83,6 @@ class MaskedPath(CellsPath):
 
     def __init__(self, config: ModelConfig, codec: Codec):
         super().__init__(config, codec)
-        self.options = self.Options.model_validate(config.path_options)
         self.times = config.times
         self.nested = codec.nested and len(self.shares) > self.deep
         self.mask = nn.Parameter(torch.zeros(config.hidden_size))

@@ -11,10 +11,10 @@ P positions of M codes each: cells and the ends of rows, of all maps.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from unimodal.diffusion.guidance import Guidance
@@ -22,7 +22,7 @@ from unimodal.diffusion.solvers import OnStep
 from unimodal.images.codec import Codec
 from unimodal.model.config import ModelConfig
 from unimodal.paths.cells import NOTHING, CellsPath
-from unimodal.paths.choose import Choice, say_steps_are_fixed
+from unimodal.paths.choose import say_steps_are_fixed
 from unimodal.paths.path import OF_LATENTS, Before, Corrupted, Look, flatten
 from unimodal.sequence.spans import Grid, TargetLayout
 
@@ -37,19 +37,24 @@ class Sentences(Corrupted):
 class NextTokenPath(CellsPath):
     """See `unimodal.paths.path`.  Symbols are the codes of each codebook, then end of row, then start."""
 
-    IDLE: ClassVar[frozenset[str]] = OF_LATENTS | {"times.copies", "sampling.steps"}
+    options: "NextTokenPath.Options"
 
-    class Options(Choice):
-        """Settings of this path alone, besides how a code is chosen.
+    class Options(CellsPath.Options):
+        """Settings of this path alone, besides those of all that say cells.
 
         size_as_text  whether rows and columns stand before every picture, as `8x12`
+        flips         in training up to this share of the codes that are read go astray, and what follows is
+                      said as if they had not: so a mistake of drawing, which no true picture shows, leads to
+                      none of the next.  With it `model.times.copies` counts, each with mistakes of its own.
         """
 
         size_as_text: bool = True
+        flips: float = Field(0.0, ge=0, lt=1)
 
     def __init__(self, config: ModelConfig, codec: Codec):
         super().__init__(config, codec, symbols=2, ends=1)
-        self.options = self.Options.model_validate(config.path_options)
+        self.times = config.times
+        self.IDLE = OF_LATENTS | {"sampling.steps"} | (set() if self.options.flips else {"times.copies"})
         self.end = self.books * self.vocabulary
         self.start = self.end + 1
 
@@ -57,10 +62,13 @@ class NextTokenPath(CellsPath):
         """A step a position; the end of a row stands one column beyond it."""
         _, where = self.places(grid, extra=1)
         said = f"{grid[0]}x{grid[1]}" if self.options.size_as_text else ""
-        return TargetLayout(np.arange(len(where)), hidden=True, places=where.numpy(), said=said)
+        copies = self.times.copies if self.options.flips else 1
+        return TargetLayout(
+            np.arange(len(where)), hidden=True, places=where.numpy(), copies=copies, said=said
+        )
 
     def corrupt(self, truths: list[Tensor], grids: list[Grid], generator: torch.Generator) -> Sentences:
-        """Nothing is left to chance: every symbol is said from those before it.
+        """Every symbol is said from those before it, or with `flips`, in training, from strayed ones.
 
         The time is 1, a blank sheet, for all.
         """
@@ -68,7 +76,7 @@ class NextTokenPath(CellsPath):
         for codes, grid in zip(truths, grids):
             number, code_at = self._order(grid, codes.device)
             symbols = codes.new_full((len(number), self.deep), self.end)
-            symbols[code_at] = self.symbols(codes)
+            symbols[code_at] = self.symbols(self._astray(codes, generator))
             target = codes.new_full(symbols.shape, NOTHING)
             target[:, 0] = self.vocabulary
             target[code_at] = codes
@@ -78,6 +86,16 @@ class NextTokenPath(CellsPath):
         target, owner = flatten(said)
         times = torch.ones(len(truths), device=target.device)
         return Sentences(torch.cat(seen), target, owner, times, torch.cat(maps))
+
+    def _astray(self, codes: Tensor, generator: torch.Generator) -> Tensor:
+        """Codes (P, M) of which a random share is other ones."""
+        if not (self.options.flips and self.training):
+            return codes
+        device = generator.device
+        share = self.options.flips * torch.rand((), generator=generator, device=device)
+        off = torch.rand(codes.shape, generator=generator, device=device) < share
+        other = torch.randint(self.vocabulary, codes.shape, generator=generator, device=device)
+        return torch.where(off.to(codes.device), other.to(codes.device), codes)
 
     def _order(self, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
         """The map (P,) of every position, and which of them say codes."""
