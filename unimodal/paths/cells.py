@@ -128,14 +128,14 @@ class CellsPath(nn.Module):
 
         target  codes, or V and more for what is no code; NOTHING costs nothing
         """
-        total, weights = torch.zeros(len(hidden), device=hidden.device), self._weights()
+        total, weights = torch.zeros(len(hidden), device=hidden.device), self._by_depth()
         for depth, wanted in enumerate(target.unbind(1)):
             of = wanted != NOTHING
             said = self.logits(hidden[of], target[of, :depth]).float()
             total[of] += weights[depth] * cross_entropy(said, wanted[of], reduction="none")
         return total / self.deep
 
-    def _weights(self) -> Tensor:
+    def _by_depth(self) -> Tensor:
         """(M,) what each code of a cell counts in the loss, 1 in the mean."""
         if self.options.depth_weighting == "even":
             return torch.ones(self.deep, device=self.entries.device)
