@@ -74,10 +74,8 @@ def test_codes_that_are_read_go_astray_in_training_alone():
     plain = path.eval().corrupt([truth], [(20, 20)], torch.Generator())
     assert torch.equal(made.target, plain.target)  # what is said is the truth
     wrong = made.inputs != plain.inputs
-    share = 0.9 * torch.rand((), generator=torch.Generator().manual_seed(0))
-    assert wrong.float().mean() == pytest.approx(
-        float(share) * 2 / 3, abs=0.05
-    )  # one in three hits the truth
+    share = 0.9 * float(torch.rand((), generator=torch.Generator().manual_seed(0)))
+    assert wrong.float().mean() == pytest.approx(share * 2 / 3, abs=0.05)  # one in three hits the truth
     assert not wrong[(plain.inputs >= 6).all(1)].any()  # starts and ends of rows are known
     assert made.inputs[wrong.any(1), 1].min() >= CODES  # codes of the second book stay its own
 

@@ -59,14 +59,13 @@ def _with_costs(reports: dict[str, dict]) -> dict[str, dict]:
     scores = {name: report for name, report in reports.items() if report["suite"] != "cost"}
     if not scores:
         return reports
-    for name, report in reports.items():
-        if report["suite"] != "cost":
-            continue
-        judged = [one for one in scores.values() if one["model"] == report["model"]]
+    for name in reports.keys() - scores.keys():
+        cost = reports[name]
+        judged = [report for report in scores.values() if report["model"] == cost["model"]]
         if not judged:
-            raise UserError(f"{name} says what {report['model']} costs, and no other file has its scores")
-        for one in judged:
-            one["scores"] = report["scores"] | one["scores"]
+            raise UserError(f"{name} says what {cost['model']} costs, and no other file has its scores")
+        for report in judged:
+            report["scores"] = cost["scores"] | report["scores"]
     return scores
 
 
