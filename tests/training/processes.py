@@ -18,7 +18,7 @@ from unimodal.training.loop import train
 
 
 def _run(said: Path, environment: dict[str, str], make: Callable[[], Recipe]) -> None:
-    os.environ |= {"ACCELERATE_USE_CPU": "true", **environment}
+    os.environ |= environment
     AcceleratorState._reset_state(True)  # the parent's knowledge of its processes is not the child's
     with said.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:

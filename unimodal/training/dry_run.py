@@ -24,7 +24,7 @@ from unimodal.training.held_out import best_so_far
 from unimodal.training.muon import Muon
 from unimodal.training.optimizers import build_optimizers, trained
 from unimodal.training.precision import choose_precision
-from unimodal.training.processes import noise_seed
+from unimodal.training.processes import joined, noise_seed
 from unimodal.training.resumed import check_goes_on
 from unimodal.training.row_files import check_rows, check_rows_are_learned, check_rows_fit
 from unimodal.training.run import Forward, enable_checkpointing, seed_everything
@@ -82,7 +82,7 @@ def dry_run(recipe: Recipe) -> Forecast:
 
 def _forecast(recipe: Recipe) -> Forecast:
     bound_primitives()
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = joined()
     device = accelerator.device
     trainee, recipe, said = _accepted(recipe, accelerator)
     train = recipe.train

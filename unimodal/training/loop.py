@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import DistributedDataParallelKwargs
 from accelerate.utils import gather_object
 
 from unimodal.attention.door import explain_named
@@ -22,7 +22,7 @@ from unimodal.training.config import Recipe, changes
 from unimodal.training.guard import Derailed
 from unimodal.training.held_out import evaluate
 from unimodal.training.log import Log
-from unimodal.training.processes import noise_seed, summed
+from unimodal.training.processes import joined, noise_seed, summed
 from unimodal.training.row_files import check_rows
 from unimodal.training.run import Run
 from unimodal.training.signals import StopRequest
@@ -212,7 +212,7 @@ def train(recipe: Recipe) -> Path:
         torch.set_num_threads(recipe.train.threads)
     # A batch of text alone leaves the image parts without gradients, hence unused parameters.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[parallel])
+    accelerator = joined(parallel)
     check_rows(recipe)
     with StopRequest() as stop:
         run = Run(recipe, accelerator, stop)

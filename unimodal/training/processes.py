@@ -3,7 +3,18 @@
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import reduce
+from accelerate.utils import KwargsHandler, reduce
+
+
+def joined(*handlers: KwargsHandler) -> Accelerator:
+    """This process among those that a launcher such as torchrun started; precision is ours to choose.
+
+    Where there is no GPU accelerate has to be told to use the CPU: otherwise each of several processes would
+    take itself for the only one, and all would write the same files.
+    """
+    return Accelerator(
+        cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=list(handlers)
+    )
 
 
 def noise_seed(*numbers: int) -> int:
