@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unimodal.evaluation.scores import average, mean_of, share, share_of_groups
+from unimodal.evaluation.scores import Score, average, mean_of, share, share_of_groups
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,10 @@ def test_no_judgement_is_no_score():
     for function in (share, average, mean_of, lambda none: share_of_groups(none, none)):
         with pytest.raises(ValueError, match="no "):
             function([])
+
+
+def test_what_is_counted_is_told_without_an_interval():
+    assert Score(4388580, 4388580, 4388580, 1).told("cost/parameters") == ("4,388,580", "")
+    assert Score(5.1834, 5.1834, 5.1834, 1).told("cost/gflop") == ("5.183", "")
+    assert Score(40.22, 39.3, 41.07, 64).told("codec/psnr") == ("40.2", "39.3 to 41.1")
+    assert Score(0.0, 0.0, 0.0073, 512).told("edit/copy_baseline") == ("0.000", "0.000 to 0.007")

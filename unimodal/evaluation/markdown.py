@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unimodal.errors import UserError
 from unimodal.evaluation.frechet import FEATURES
+from unimodal.evaluation.scores import Score
 
 CODEC = ("psnr", "ssim", f"frechet_{FEATURES}", "read", "use", "perplexity")
 ANSWER = ("gflop", "seconds_1", "seconds_16")
@@ -88,8 +89,5 @@ def table(reports: Mapping[str, dict]) -> str:
 def _cell(name: str, score: dict | None) -> str:
     if score is None:
         return ""
-    if name in ("cost/parameters", "cost/forwards"):
-        return f"{score['value']:,.0f}"
-    digits = 1 if "psnr" in name or "error" in name else 3
-    value, low, high = (f"{score[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high}, n = {score['n']})"
+    value, interval = Score(**score).told(name)
+    return f"{value} ({interval}, n = {score['n']})" if interval else value

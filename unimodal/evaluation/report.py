@@ -93,8 +93,6 @@ def print_report(report: Report, console: Console | None = None) -> None:
         if task not in (None, name.split("/")[0]):
             table.add_section()
         task = name.split("/")[0]
-        digits = 2 if "psnr" in name else 3
-        interval = f"{score.low:.{digits}f} - {score.high:.{digits}f}"
         style = "bold" if name.endswith(("/mean", "/followed")) else None
-        table.add_row(name, f"{score.value:.{digits}f}", interval, str(score.n), style=style)
+        table.add_row(name, *score.told(name), str(score.n), style=style)
     (console or Console()).print(table)

@@ -25,6 +25,17 @@ class Score:
         """For JSON."""
         return asdict(self)
 
+    def told(self, name: str) -> tuple[str, str]:
+        """The value and, "low to high", its interval as a table gives them, under the score's name.
+
+        The interval is "" for what is counted and not estimated, such as parameters.
+        """
+        counted, digits = self.low == self.high, 1 if "psnr" in name or "error" in name else 3
+        if counted and self.value == round(self.value):
+            digits = 0
+        value, low, high = (f"{number:,.{digits}f}" for number in (self.value, self.low, self.high))
+        return value, "" if counted else f"{low} to {high}"
+
 
 def share(right: Iterable[bool]) -> Score:
     """The share that is right, with Wilson's interval (1927), which stays inside [0, 1] for all-right too.
