@@ -31,7 +31,7 @@ class Score:
         The interval is "" for what is counted and not estimated, such as parameters.
         """
         counted, digits = self.low == self.high, 1 if "psnr" in name or "error" in name else 3
-        if counted and self.value == round(self.value):
+        if self.n == 1 and self.value == round(self.value):
             digits = 0
         value, low, high = (f"{number:,.{digits}f}" for number in (self.value, self.low, self.high))
         return value, "" if counted else f"{low} to {high}"
