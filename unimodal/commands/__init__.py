@@ -1,1 +1,1 @@
-"""The verbs of the command line that do not need a model."""
+"""The verbs of the command line, one file for those that go together."""
