@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 from data_tools.shapes.render import render
 from data_tools.shapes.rows import example
+from tests.compare.forked import Forked
 from tests.models import SIZES
 from unimodal.compare import prepare as preparing
 from unimodal.compare import run
@@ -33,6 +34,7 @@ from unimodal.compare.prepare import prepare, reader_jobs
 from unimodal.compare.results import results_of
 from unimodal.compare.run import compare
 from unimodal.errors import UserError
+from unimodal.evaluation import shapes, talk
 from unimodal.evaluation.scores import share
 from unimodal.images.codec import PixelPatches
 from unimodal.training import loop
@@ -78,7 +80,15 @@ def entrant(name, *overrides, recipe="tiny.yaml"):
     return {"name": name, "family": "integrated", "recipe": recipe, "overrides": list(overrides)}
 
 
-def test_trains_judges_reports_and_does_nothing_twice(write, tmp_path):
+@pytest.fixture
+def forks(monkeypatch):
+    """Jobs run in forks of this process; elsewhere they have new ones."""
+    monkeypatch.setattr(run, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
+    for suite, limit in ((shapes, "ANSWER_TOKENS"), (talk, "REPLY_TOKENS")):  # random models find no end
+        monkeypatch.setattr(suite, limit, 12)
+
+
+def test_trains_judges_reports_and_does_nothing_twice(forks, write, tmp_path):
     broken = entrant("broken", "train.learning_rate=1e30", "train.max_grad_norm=null")
     path = write(entrants=[entrant("plain"), entrant("experts", "model.experts=mot"), broken])
     out = tmp_path / "out"
@@ -317,7 +327,7 @@ def until(there, seconds=240):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a child can ask to end with its parent")
-def test_killed_in_the_middle_it_ends_whole_and_goes_on(write, tmp_path):
+def test_killed_in_the_middle_it_ends_whole_and_goes_on(forks, write, tmp_path):
     twins = [entrant("one"), entrant("two", "train.learning_rate=2e-3")]
     path = write(equal="parameters", budgets={"5m": {"amount": 60, "n": 1}}, entrants=twins)
     out = tmp_path / "out"
