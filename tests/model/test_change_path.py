@@ -17,6 +17,7 @@ from unimodal.images.codec import DiffusersCodec, PixelPatches
 from unimodal.images.discrete import DiscreteCodec
 from unimodal.images.patches import to_tokens
 from unimodal.model.change_path import with_path
+from unimodal.model.config import MaskedText
 from unimodal.sequence.layout import layout
 from unimodal.sequence.pack import pack_sequences
 
@@ -56,6 +57,18 @@ def test_what_is_read_and_written_stays(path, codec, changes, caplog):
     assert other.config.path == changes.get("path", path)
     assert not other.training
     assert said(tiny_model(0, codec_of(codec), **{"path": path} | changes)) != pytest.approx(before, rel=1e-3)
+
+
+def test_words_token_by_token_become_words_by_masked_prediction_and_back():
+    model = tiny_model(0)
+    masked = turned(model, text_objective="masked", masked_text=MaskedText(block=4, forwards=2))
+    before = dict(model.named_parameters())
+    new = {name for name, _ in masked.named_parameters()} - before.keys()
+    assert new == {"text_mask"} and masked.block == 4
+    kept = {name: weight for name, weight in masked.named_parameters() if name in before}
+    assert all(torch.equal(weight, before[name]) for name, weight in kept.items())
+    again = turned(masked, text_objective="next_token", masked_text=MaskedText())
+    assert again.text_mask is None and said(again) == said(model)
 
 
 def test_weights_of_the_same_path_stay_where_they_fit():

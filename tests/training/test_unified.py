@@ -175,6 +175,13 @@ def test_init_from_starts_at_the_saved_weights_and_keeps_its_shape(recipe, tmp_p
     trainee = other.model.build(other)
     assert trainee.module.config == loaded.config.model_copy(update={"path": "per_token", "path_options": {}})
     assert torch.equal(trainee.module.embed_tokens.weight, loaded.embed_tokens.weight)
+    masked = recipe(
+        f"model.init_from={saved}",
+        "model.codec=null",
+        "model.text_objective=masked",
+        "model.masked_text={block: 4}",
+    )
+    assert masked.model.build(masked).module.config.masked_text.block == 4
     wrong = recipe(
         f"model.init_from={saved}", "model.path=per_token", "model.lora={rank: 4}", "model.codec=null"
     )

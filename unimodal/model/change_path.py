@@ -2,6 +2,9 @@
 
 Whatever the path, a finished picture is read by an affine map of its latents (`embed_clean`), so that map can
 be handed on exactly.  How pictures are drawn is learned anew.
+
+Text written token by token may become text by masked prediction, or the other way round: what is read stays,
+and writing is learned anew from weights that know the language (as Gong et al. 2024, DiffuLLaMA, do).
 """
 
 import logging
@@ -13,12 +16,13 @@ from unimodal.model.config import ModelConfig
 from unimodal.model.unified import UnifiedModel
 
 log = logging.getLogger(__name__)
-PATH = ("path", "path_options", "patch_size", "reference")  # of a configuration: how pictures are drawn
+# Of a configuration: how pictures are drawn and text is written.
+PATH = ("path", "path_options", "patch_size", "reference", "text_objective", "masked_text")
 
 
 @torch.no_grad()
 def with_path(model: UnifiedModel, config: ModelConfig, codec: Codec | None = None) -> UnifiedModel:
-    """The same model, its pictures drawn as `config` says, which differs in the fields of PATH at most.
+    """The same model, drawing and writing as `config` says, which differs in the fields of PATH at most.
 
     codec  in place of the model's own, if that has not what the path needs.  Tokens of as many numbers are
            read as before; of another number they are read by a new layer, which has to be trained.

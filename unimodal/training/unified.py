@@ -15,7 +15,7 @@ from unimodal.errors import UserError
 from unimodal.generation.settings import check_guidance
 from unimodal.images.folder import load_codec
 from unimodal.model.change_path import PATH, with_path
-from unimodal.model.config import ModelConfig, Strict, check_options
+from unimodal.model.config import MaskedText, ModelConfig, Strict, check_options
 from unimodal.model.experts import Part, copy_text_expert, freeze, with_image_expert
 from unimodal.model.folder import find_model, load_model
 from unimodal.model.unified import UnifiedModel
@@ -163,8 +163,8 @@ class UnifiedModelSection(ModelConfig):
                 )
         for name in self.model_fields_set & set(PATH):
             raise UserError(
-                f"model.{name} and model.lora exclude each other: an adapter draws as its base does. Leave "
-                "one of the two out."
+                f"model.{name} and model.lora exclude each other: an adapter draws and writes as its base "
+                "does. Leave one of the two out."
             )
         if self.freeze:
             raise UserError(
@@ -201,6 +201,8 @@ class UnifiedModelSection(ModelConfig):
                     f"model.{name} = {said[name]!r}, but {self.init_from} was made with "
                     f"{getattr(config, name)!r}. Leave it out: model.init_from brings its own shape."
                 )
+        if said.get("text_objective") == "next_token":
+            said["masked_text"] = MaskedText()  # of no use now
         path, options = said.get("path", config.path), said.get("path_options", {})
         if path != config.path:
             said["path_options"] = options  # those of the old path mean nothing to the new one
