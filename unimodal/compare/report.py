@@ -98,11 +98,14 @@ def _by_pair(pairs: list[dict]) -> dict[tuple[str, str], dict[str, dict]]:
 
 
 def number(value: float | None, name: str = "") -> str:
-    """A figure as people read it: decibels with one digit, others with three that count; a dash for none."""
+    """A figure as people read it: decibels with one digit, others with three that count; a dash for none.
+
+    From a hundred on it is whole, and from a billion on a power of ten.
+    """
     if value is None:
         return "–"
     if "psnr" in name:
         return f"{value:.1f}"
     if name in SCORES or name == "share":
         return f"{value:.3f}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e9 else f"{value:.3g}"
