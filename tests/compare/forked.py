@@ -1,20 +1,32 @@
-"""An entrant's process as a fork of this one, which has imported everything and writes short answers."""
+"""An entrant's process as a fork of this one, which has imported everything."""
 
 import multiprocessing
 import os
 import runpy
 import sys
+import time
+import traceback
+from collections.abc import Callable
 from typing import IO
 
+import torch
 from accelerate.state import AcceleratorState
 
 
 class Forked:
-    """What `unimodal.compare.run` asks of subprocess.Popen, for `python -m MODULE ARGUMENT...`."""
+    """What `unimodal.compare.crew` asks of subprocess.Popen, for `python -m MODULE ARGUMENT...`."""
 
-    def __init__(self, command: list[str], stdout: IO[str], stderr: int, start_new_session: bool) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        stdout: IO[str],
+        stderr: int,
+        start_new_session: bool,
+        env: dict[str, str] | None,
+    ) -> None:
         fork = multiprocessing.get_context("fork").Process
-        self.process = fork(target=_run, args=(command[2:], stdout.fileno()))
+        threads = env and int(env["OMP_NUM_THREADS"])
+        self.process = fork(target=_run, args=(command[2:], stdout.fileno(), threads))
         self.process.start()
 
     @property
@@ -30,11 +42,32 @@ class Forked:
         self.process.terminate()
 
 
-def _run(arguments: list[str], output: int) -> None:
+def _run(arguments: list[str], output: int, threads: int | None) -> None:
     os.setsid()
     for stream in (1, 2):
         os.dup2(output, stream)
     sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
+    if threads:
+        torch.set_num_threads(threads)
     AcceleratorState._reset_state(True)  # the parent's is not the child's
     sys.argv = arguments
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    code: int | str | None = 0
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        code = traceback.format_exc()
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(1 if isinstance(code, str) else code or 0)  # threads of the parent are none of ours to join
+
+
+def until(there: Callable[[], object], seconds: float = 240) -> None:
+    """Wait for something that another process does."""
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.02)

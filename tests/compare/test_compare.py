@@ -1,12 +1,9 @@
 """A whole comparison of tiny models: fair or refused, resumed without redoing, failures told, one report."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +16,12 @@ from rich.progress import Progress
 
 from data_tools.shapes.render import render
 from data_tools.shapes.rows import example
-from tests.compare.forked import Forked
+from tests.compare.forked import Forked, until
 from tests.models import SIZES
+from unimodal.compare import crew, run
 from unimodal.compare import prepare as preparing
-from unimodal.compare import run
-from unimodal.compare.alone import terminable
+from unimodal.compare.crew import Crew
+from unimodal.compare.entrant import Job, result_at
 from unimodal.compare.fairness import Facts
 from unimodal.compare.geneval import write_pictures
 from unimodal.compare.grid import picture_grid
@@ -83,7 +81,7 @@ def entrant(name, *overrides, recipe="tiny.yaml"):
 @pytest.fixture
 def forks(monkeypatch):
     """Jobs run in forks of this process; elsewhere they have new ones."""
-    monkeypatch.setattr(run, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
+    monkeypatch.setattr(crew, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
     for suite, limit in ((shapes, "ANSWER_TOKENS"), (talk, "REPLY_TOKENS")):  # random models find no end
         monkeypatch.setattr(suite, limit, 12)
 
@@ -92,7 +90,7 @@ def test_trains_judges_reports_and_does_nothing_twice(forks, write, tmp_path):
     broken = entrant("broken", "train.learning_rate=1e30", "train.max_grad_norm=null")
     path = write(entrants=[entrant("plain"), entrant("experts", "model.experts=mot"), broken])
     out = tmp_path / "out"
-    found = compare(path, "5m", out)
+    found = compare(path, "5m", out, jobs=2)
     plain, experts, failed = found["entrants"]
     assert "not finite" in failed["failed"] and failed["name"] == "broken"
     steps = [told["training"]["steps"] for told in (plain, experts)]
@@ -205,10 +203,10 @@ def test_a_part_that_was_trained_anew_is_not_mixed_with_the_old(write, tmp_path)
         prepare(comparison, share, path, out, print)
     comparison.reader = "codec"  # any folder with weights
     place = reader_jobs(comparison, share, out)["plain"]
-    (place / "result.json").write_text("{}")
-    assert (reader_jobs(comparison, share, out)["plain"] / "result.json").exists()
+    (place / "judged.json").write_text("{}")
+    assert (reader_jobs(comparison, share, out)["plain"] / "judged.json").exists()
     PixelPatches(32).save(tmp_path / "codec")
-    assert not (reader_jobs(comparison, share, out)["plain"] / "result.json").exists()
+    assert not (reader_jobs(comparison, share, out)["plain"] / "judged.json").exists()
 
 
 def test_other_settings_are_not_mixed_into_an_old_folder(write, tmp_path):
@@ -247,7 +245,7 @@ def test_what_is_prepared_is_not_counted_again_and_one_that_breaks_is_left_out(w
 
 def test_a_folder_is_the_same_however_it_is_named(write, tmp_path, monkeypatch):
     places = []
-    monkeypatch.setattr(run, "_compare", lambda comparison, budget, path, out: places.append(out))
+    monkeypatch.setattr(run, "_compare", lambda comparison, budget, path, out, jobs: places.append(out))
     path = write()
     compare(path, "5m", Path("out"))
     compare(path, "5m", tmp_path / "out")
@@ -268,26 +266,31 @@ def answered(*words):
 
 def test_a_seed_that_failed_is_told_beside_those_that_finished(write, tmp_path, monkeypatch):
     """And an external entrant that says anything else than its reader has failed, be it as often right."""
-    places = [tmp_path / f"seed-{seed}" for seed in range(3)]
+    comparison, out = load_comparison(write()), tmp_path / "out"
+    one = comparison.entrants[0]
+    places = [out / f"seed-{seed}" for seed in range(3)]
+    judged = {"scores": RESULT["scores"], "cases": RESULT["cases"], "total": 2}
     for seed, place in enumerate(places):
-        place.mkdir()
+        place.mkdir(parents=True)
         said = ("red", "no") if seed == 2 else ("red", "blue")
-        keep(place / "result.json", answered(*said) | {"seed": seed})
+        keep(place / "job.json", Job("plain", "external", seed, "val", 1, 0).as_dict())
+        keep(place / "judged.json", judged | {"answers": {"vqa/colour": said}})
+        keep(place / "training.json", {"trained": 1, "model": "m", "steps": 3})
 
-    def fails_once(place, part, told, progress):
+    def fails_once(self, place, part, told):
         if (place, part) == (places[0], "train"):
             raise UserError("out of luck")
 
-    monkeypatch.setattr(run, "_run", fails_once)
-    comparison, said = load_comparison(write()), []
-    one = comparison.entrants[0]
-    results, failures = run._all_seeds(one, places, None, None, said.append)
-    assert [result["seed"] for result in results] == [1, 2] and failures == {0: "out of luck"}
-    outside = one.model_copy(update={"family": "external"})
-    results, failures = run._all_seeds(outside, places, answered("red", "blue"), None, said.append)
-    assert [result["seed"] for result in results] == [1]
-    assert "prompt 1 of vqa/colour it says 'no', the reader 'blue'" in failures[2]
-    assert len(said) == 3
+    monkeypatch.setattr(Crew, "do", fails_once)
+    external, alone = one.model_copy(update={"family": "external"}), Crew(Progress())
+    runs = [(external, seed, place) for seed, place in enumerate(places)]
+    assert run._train_judge_measure(runs, {}, alone, alone) == {"plain, seed 0": "out of luck"}
+    understood = {"plain": answered("red", "blue")}
+    wrong = run._train_judge_measure(runs, understood, alone, alone)
+    assert wrong.keys() == {"plain, seed 0", "plain, seed 2"}
+    assert "prompt 1 of vqa/colour it says 'no', the reader 'blue'" in wrong["plain, seed 2"]
+    results = [result_at(places[1])]
+    failures = {0: "out of luck", 2: wrong["plain, seed 2"]}
     told, other = results_of(
         comparison, "5m", {"plain": results}, {"plain": failures, "experts": {0: "never"}}, {}
     )["entrants"]
@@ -319,13 +322,6 @@ def test_the_worst_pictures_come_first_of_all_not_of_the_first(tmp_path):
     assert [picture["right"] for picture in rows[1]["pictures"]] == [True, False]
 
 
-def until(there, seconds=240):
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.02)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a child can ask to end with its parent")
 def test_killed_in_the_middle_it_ends_whole_and_goes_on(forks, write, tmp_path):
     twins = [entrant("one"), entrant("two", "train.learning_rate=2e-3")]
@@ -348,38 +344,11 @@ def test_killed_in_the_middle_it_ends_whole_and_goes_on(forks, write, tmp_path):
     assert complete_checkpoints(second / "run"), "a trainer saves before it goes"
     assert not (second / "training.json").exists()
     done = {file: file.stat().st_mtime_ns for file in first.rglob("*") if file.name != "lock"}
-    assert first / "result.json" in done
+    assert first / "judged.json" in done
     found = compare(path, "5m", out)
     assert [told["training"]["steps"] for told in found["entrants"]] == [60, 60]
     assert {file: file.stat().st_mtime_ns for file in first.rglob("*") if file.name != "lock"} == done
     assert "resumed from" in (second / "train.log").read_text()
-
-
-CHILD = """
-import pathlib, signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path("saved").touch(), sys.exit(1)))
-pathlib.Path("up").touch()
-time.sleep(60)
-"""
-
-
-def test_sigterm_lets_the_child_save(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    start = subprocess.Popen
-    monkeypatch.setattr(
-        run.subprocess, "Popen", lambda _, **more: start([sys.executable, "-c", CHILD], **more)
-    )
-
-    def look(seconds):
-        until((tmp_path / "up").exists)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(run, "time", SimpleNamespace(sleep=look, monotonic=time.monotonic))
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as end, terminable():
-        run._run(tmp_path, "judge", "a child", Progress())
-    assert end.value.code == 143 and (tmp_path / "saved").exists()
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_command_that_makes_a_missing_folder():

@@ -15,7 +15,9 @@ import unimodal
 from tests.documents import tokenizer
 from tests.models import tiny_model
 from unimodal.commands.recipes import find_recipe
-from unimodal.compare import entrant, run
+from unimodal.compare import entrant
+from unimodal.compare.crew import Crew
+from unimodal.compare.entrant import DONE
 from unimodal.compare.kept import read
 from unimodal.compare.measure import cache_gain
 from unimodal.compare.plan import load_comparison, maker, parts_of, recipe_of
@@ -54,7 +56,7 @@ def write(tmp_path, monkeypatch):
     """Writes a comparison of tiny entrants and gives its file; jobs run in this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(precision, "gemm_rate", lambda device, dtype: 1e9)
-    monkeypatch.setattr(run, "_run", in_this_process)
+    monkeypatch.setattr(Crew, "do", in_this_process)
     monkeypatch.setattr(external_trainee, "COUNTED", 6)
     for suite, limit in ((shapes, "ANSWER_TOKENS"), (talk, "REPLY_TOKENS")):  # random models find no end
         monkeypatch.setattr(suite, limit, 12)
@@ -85,10 +87,10 @@ def write(tmp_path, monkeypatch):
     return make
 
 
-def in_this_process(place, part, told, progress):
-    done = place / ("training.json" if part == "train" else "result.json")
-    if not done.is_file():
-        {"train": entrant.train_job, "judge": entrant.judge_job}[part](place)
+def in_this_process(crew, place, part, told):
+    if not (place / DONE[part]).is_file():
+        jobs = {"train": entrant.train_job, "judge": entrant.judge_job, "measure": entrant.measure_job}
+        jobs[part](place)
 
 
 def inside(name="inside", **more):

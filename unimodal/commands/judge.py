@@ -84,12 +84,16 @@ def compare(
     out: Annotated[
         Path, typer.Option(help="Folder for runs and report; a killed comparison goes on.")
     ] = Path("comparison"),
+    jobs: Annotated[
+        int,
+        typer.Option(min=1, help="Entrants trained and judged at once, each on its share of the threads."),
+    ] = 1,
 ) -> None:
     """Train ways of making pictures on equal terms, judge them alike, and write a report."""
     path = find_recipe(comparison)
     from unimodal.compare.run import compare
 
-    compare(path, budget, out)
+    compare(path, budget, out, jobs)
     typer.echo(f"{out / 'report.html'}")
 
 

@@ -1,11 +1,12 @@
-"""One entrant with one seed, in processes of its own: train; then judge, measure and write the result.
+"""One entrant with one seed, in processes of its own: train, judge, measure.
 
     python -m unimodal.compare.entrant train FOLDER PARENT
     python -m unimodal.compare.entrant judge FOLDER PARENT
+    python -m unimodal.compare.entrant measure FOLDER PARENT
 
 Processes of its own keep training's memory out of a picture's figures, and a failure to the entrant that
 has it.  PARENT is the process that started this one, which does not outlive it.  FOLDER holds job.json,
-facts.json and recipe.yaml; training.json and result.json appear when their part is done and not before.
+facts.json and recipe.yaml; a part's file (DONE) appears when the part is done and not before.
 """
 
 import json
@@ -21,6 +22,7 @@ from unimodal.errors import UserError
 
 TASKS = ("t2i", "edit", "vqa", "text", "chat")
 WORDS = ("vqa", "text")  # the tasks that measure understanding
+DONE = {"train": "training.json", "judge": "judged.json", "measure": "costs.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Job:
 
 def train_job(folder: Path) -> None:
     """Train the folder's recipe, or go on with it, and write training.json: the model and what it took."""
+    import torch
+
     from unimodal.training.config import load_recipe
     from unimodal.training.loop import train
 
@@ -76,6 +80,7 @@ def train_job(folder: Path) -> None:
         "flops": (recipe.train.steps + lost) * facts["step_flops"],
         "seconds": entries[-1]["seconds"],
         "memory_gb": max(entry["memory_gb"] for entry in steps),
+        "threads": torch.get_num_threads(),
         "rows": {name: sum(entry["rows"][name] for entry in steps) for name in steps[0]["rows"]},
     }
     if (folder / FIRST / "training.json").is_file():
@@ -92,40 +97,60 @@ def _both_stages(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any
     return took
 
 
-def judge_job(folder: Path) -> dict[str, Any]:
-    """Judge and measure the model of a folder's job and write result.json.
+def judge_job(folder: Path) -> None:
+    """Judge the model of a folder's job and write judged.json.
 
-    result  name, family, seed, scores, cases {score: [right, ...]}, answers {score: [what it said, ...]} of
-            tasks that measure understanding, params {trained, total}, parts, training, the costs of
-            `measure.picture_costs` if pictures are drawn, and for an entrant condition_cache (see
-            `measure.cache_gain`)
+    total    parameters
+    scores   by name
+    cases    {score: [right, ...]}
+    answers  {score: [what it said, ...]} of tasks that measure understanding
     """
-    from unimodal.compare.measure import cache_gain, picture_costs
     from unimodal.evaluation.run import evaluate
-    from unimodal.generation.load import load
 
     job = Job(**read(folder / "job.json"))
-    took = {"model": job.model, "trained": 0} if job.model else read(folder / "training.json")
-    model = load(took.pop("model"))
-    result: dict[str, Any] = {"name": job.name, "family": job.family, "seed": job.seed}
-    result["params"] = {"trained": took.pop("trained"), "total": model.size}
-    result["training"], result["parts"] = took, job.parts
-    draws = "t2i" in job.tasks
-    if draws:
-        result |= picture_costs(model)
+    model = _model_of(job, folder)
     report = evaluate(model, "shapes", job.split, job.n, job.judge_seed, tasks=tuple(job.tasks))
-    result["scores"] = {name: score.as_dict() for name, score in report.scores.items()}
-    result["cases"], result["answers"] = {}, {}
+    judged: dict[str, Any] = {"total": model.size, "cases": {}, "answers": {}}
+    judged["scores"] = {name: score.as_dict() for name, score in report.scores.items()}
     for case in report.cases:
-        result["cases"].setdefault(case.name, []).append(case.right)
+        judged["cases"].setdefault(case.name, []).append(case.right)
         if case.name.split("/")[0] in WORDS:
-            result["answers"].setdefault(case.name, []).append(case.said)
-    if draws and job.pictures:
+            judged["answers"].setdefault(case.name, []).append(case.said)
+    if job.pictures:
         _keep_pictures(job, model, report)
-    if not job.model:  # last, since what it allocates must not count as a picture's
-        result["condition_cache"] = cache_gain(folder / "recipe.yaml", model.model.device)
-    keep(folder / "result.json", result)
-    return result
+    keep(folder / "judged.json", judged)
+
+
+def measure_job(folder: Path) -> None:
+    """Measure what a picture costs, and what kept conditions spare, and write costs.json."""
+    from unimodal.compare.measure import cache_gain, picture_costs
+
+    model = _model_of(Job(**read(folder / "job.json")), folder)
+    costs = picture_costs(model)
+    # Last, since what it allocates must not count as a picture's.
+    gain = cache_gain(folder / "recipe.yaml", model.model.device)
+    keep(folder / "costs.json", costs | {"condition_cache": gain})
+
+
+def _model_of(job: Job, folder: Path) -> Any:
+    from unimodal.generation.load import load
+
+    return load(job.model or read(folder / "training.json")["model"])
+
+
+def result_at(folder: Path) -> dict[str, Any]:
+    """All that a folder's parts have found so far.
+
+    name, family, seed, params {trained, total}, parts, training; what judged.json has; and what costs.json
+    has, if the folder was measured
+    """
+    job, judged = Job(**read(folder / "job.json")), read(folder / "judged.json")
+    took = {"trained": 0} if job.model else read(folder / "training.json")
+    result = {key: getattr(job, key) for key in ("name", "family", "seed", "parts")}
+    result["params"] = {"trained": took["trained"], "total": judged.pop("total")}
+    result["training"] = {key: value for key, value in took.items() if key not in ("trained", "model")}
+    costs = folder / "costs.json"
+    return result | judged | (read(costs) if costs.is_file() else {})
 
 
 def _keep_pictures(job: Job, model: Any, report: Any) -> None:
@@ -143,7 +168,7 @@ if __name__ == "__main__":
     end_with(parent)
     try:
         with alone_in(place, ENDING):
-            {"train": train_job, "judge": judge_job}[part](place)
+            {"train": train_job, "judge": judge_job, "measure": measure_job}[part](place)
     except UserError as error:
         (place / "failure.txt").write_text(str(error), encoding="utf-8")
         sys.exit(str(error))

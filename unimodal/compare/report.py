@@ -21,6 +21,7 @@ COSTS = {
     "M in all": lambda told: told["params"]["total"] / 1e6,
     "training PFLOPs": lambda told: told["training"]["flops"] / 1e15,
     "training minutes": lambda told: told["training"]["seconds"] / 60,
+    "threads in training": lambda told: told["training"]["threads"],
     "training rows/s": lambda told: told["training"]["rows_per_second"],
     "GFLOPs a picture": lambda told: told["flops_per_picture"] / 1e9,
     "forwards a picture": lambda told: told["forwards_per_picture"],

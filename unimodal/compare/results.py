@@ -26,7 +26,7 @@ def results_of(
 ) -> dict[str, Any]:
     """Results by entrant, in the comparison's order.
 
-    results   by entrant, what those of its seeds gave that finished (see `entrant.judge_job`)
+    results   by entrant, what those of its seeds gave that finished (see `entrant.result_at`)
     failures  by entrant and seed, why it has none
     readers   by entrant, the result of the model whose understanding it must not lose
     """

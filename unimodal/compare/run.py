@@ -4,35 +4,31 @@ What is finished is never done again: a comparison that was killed goes on where
 run is told in the report and tried again the next time.
 """
 
-import json
-import math
-import os
-import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from unimodal.compare.alone import alone_in, terminable
-from unimodal.compare.kept import read
+from unimodal.compare.crew import Crew
+from unimodal.compare.entrant import result_at
 from unimodal.compare.plan import Comparison, Entrant, budget_of, check_there, load_comparison
-from unimodal.compare.prepare import Say, prepare, reader_jobs
+from unimodal.compare.prepare import prepare, reader_jobs
 from unimodal.compare.report import write_report
 from unimodal.compare.results import check_words, results_of
 from unimodal.compare.stages import FIRST
 from unimodal.errors import UserError
 
-LOOK = 0.5  # seconds between two looks at a process
-TOLD = 60.0  # seconds between two lines about it, where no bar can be drawn
 
-
-def compare(path: Path, budget: str, out: Path) -> dict[str, Any]:
+def compare(path: Path, budget: str, out: Path, jobs: int = 1) -> dict[str, Any]:
     """Run the comparison of a file and return what results.json holds.
 
-    OUT/entrants/NAME/seed-S   recipe, log, checkpoints, model and result of every training run; `first` in it
-                               is the first of two stages
+    jobs  runs that are trained and judged at once, each with its share of the threads. What a picture costs
+          is measured afterwards, one model alone at a time.
+
+    OUT/entrants/NAME/seed-S   recipe, log, checkpoints, model and findings of every training run; `first` in
+                               it is the first of two stages
     OUT/readers/NAME           what the models that entrants start from understand
     OUT/geneval/NAME           pictures in GenEval's layout
     OUT/results.json, report.md, report.html, plots/
@@ -42,14 +38,19 @@ def compare(path: Path, budget: str, out: Path) -> dict[str, Any]:
     """
     comparison = load_comparison(path)
     budget_of(comparison, budget, path)
+    if comparison.equal == "seconds" and jobs > 1:
+        raise UserError(
+            f"{path} holds seconds of training equal, which are told of runs that are alone, but {jobs} are "
+            "to be trained at once. Leave --jobs out, or hold something else equal."
+        )
     for reader in filter(None, (comparison.reader, *(entrant.reader for entrant in comparison.entrants))):
         check_there(reader, f"{path}: reader")
     out = out.resolve()  # as it is written into recipes: the same folder, however it is named
     with alone_in(out), terminable():
-        return _compare(comparison, budget, path, out)
+        return _compare(comparison, budget, path, out, jobs)
 
 
-def _compare(comparison: Comparison, budget: str, path: Path, out: Path) -> dict[str, Any]:
+def _compare(comparison: Comparison, budget: str, path: Path, out: Path, jobs: int) -> dict[str, Any]:
     share = comparison.budgets[budget]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     progress = Progress(*columns)
@@ -59,93 +60,62 @@ def _compare(comparison: Comparison, budget: str, path: Path, out: Path) -> dict
 
     folders, unbuilt = prepare(comparison, share, path, out, say)
     readers = reader_jobs(comparison, share, out) if comparison.reader else {}
-    results: dict[str, list[dict]] = {}
-    failures = {name: dict.fromkeys(range(share.seeds), why) for name, why in unbuilt.items()}
     with progress:
-        for place in dict.fromkeys(readers.values()):
-            _run(place, "judge", "reader", progress)
-        judged = {name: read(place / "result.json") for name, place in readers.items()}
-        for entrant in comparison.entrants:
-            name = entrant.name
-            if name in folders:
-                results[name], failures[name] = _all_seeds(
-                    entrant, folders[name], judged.get(name), progress, say
-                )
-    if not any(results.values()):
+        crew = Crew(progress, jobs)
+        judge = {place.name: partial(crew.do, place, "judge", place.name) for place in readers.values()}
+        for name, why in crew.all(judge).items():
+            raise UserError(f"the reader {name} cannot be judged: {why}")
+        understood = {name: result_at(place) for name, place in readers.items()}
+        runs = [
+            (entrant, seed, place)
+            for entrant in comparison.entrants
+            for seed, place in enumerate(folders.get(entrant.name, ()))
+        ]
+        wrong = _train_judge_measure(runs, understood, crew, Crew(progress))
+    failures = {name: dict.fromkeys(range(share.seeds), why) for name, why in unbuilt.items()}
+    results: dict[str, list[dict]] = {}
+    for entrant, seed, place in runs:
+        if why := wrong.get(_told(entrant, seed)):
+            failures.setdefault(entrant.name, {})[seed] = why
+        else:
+            results.setdefault(entrant.name, []).append(result_at(place))
+    if not results:
         told = "; ".join(f"{name}: {why}" for name, seeds in failures.items() for why in set(seeds.values()))
         raise UserError(f"every entrant failed, so there is nothing to compare: {told}")
-    found = results_of(comparison, budget, results, failures, judged)
+    found = results_of(comparison, budget, results, failures, understood)
     write_report(found, out)
     return found
 
 
-def _all_seeds(
-    entrant: Entrant, places: list[Path], reader: dict | None, progress: Progress, say: Say
-) -> tuple[list[dict], dict[int, str]]:
-    """Train and judge an entrant's runs: the results of those that finished, and why the others did not."""
-    results, failures = [], {}
-    for seed, place in enumerate(places):
-        told = f"{entrant.name}, seed {seed}"
-        try:
-            if (place / FIRST / "recipe.yaml").is_file():
-                _run(place / FIRST, "train", f"{told}, first stage", progress)
-            _run(place, "train", told, progress)
-            _run(place, "judge", told, progress)
-            result = read(place / "result.json")
-            if reader and entrant.family == "external":
-                check_words(result, reader)
-            results.append(result)
-        except UserError as error:
-            failures[seed] = str(error)
-            say(f"{told} failed: {error}")
-    return results, failures
+def _told(entrant: Entrant, seed: int) -> str:
+    return f"{entrant.name}, seed {seed}"
 
 
-def _run(place: Path, part: str, told: str, progress: Progress) -> None:
-    """Do one part in a process of its own, which ends when this one does.
+def _train_judge_measure(
+    runs: list[tuple[Entrant, int, Path]], understood: dict[str, dict], crew: Crew, alone: Crew
+) -> dict[str, str]:
+    """Train and judge all runs, several at once, then measure one after the other.
 
-    Raises UserError with its last words if it fails.
+    understood  by entrant, the result of the model whose understanding it must not lose
+    Returns why those that failed did.
     """
-    done = place / ("training.json" if part == "train" else "result.json")
-    if done.is_file():
-        return
-    words, failure = place / f"{part}.log", place / "failure.txt"
-    failure.unlink(missing_ok=True)
-    total = _steps(place) if part == "train" else None
-    bar = progress.add_task(f"{told}: {part}", total=total)
-    due = 0.0 if not progress.console.is_terminal else math.inf
-    with words.open("a", encoding="utf-8") as log:
-        command = [sys.executable, "-m", "unimodal.compare.entrant", part, str(place), str(os.getpid())]
-        # In a session of its own, Ctrl-C reaches it through us alone: a second signal would quit at once.
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            while process.poll() is None:
-                time.sleep(LOOK)
-                step = _last_step(place) if total else 0
-                progress.update(bar, completed=step)
-                if time.monotonic() >= due:
-                    due = time.monotonic() + TOLD
-                    far = f", step {step} of {total}" if total else ""
-                    progress.console.print(f"{told}: {part}{far}", markup=False, highlight=False)
-        except BaseException:
-            process.terminate()  # a trainer saves before it goes
-            process.wait()
-            raise
-    progress.update(bar, completed=total or 1, total=total or 1)
-    if process.returncode or not done.is_file():
-        last = words.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        said = failure.read_text(encoding="utf-8") if failure.is_file() else " ".join(last)
-        raise UserError(f"{said} (exit code {process.returncode}; {words} has the rest)")
+    wrong = crew.all(
+        {
+            _told(entrant, seed): partial(_learn, crew, entrant, seed, place, understood.get(entrant.name))
+            for entrant, seed, place in runs
+        }
+    )
+    told = {_told(entrant, seed): place for entrant, seed, place in runs}
+    measure = {name: partial(alone.do, place, "measure", name) for name, place in told.items()}
+    return wrong | alone.all({name: task for name, task in measure.items() if name not in wrong})
 
 
-def _steps(place: Path) -> int:
-    from unimodal.training.config import load_recipe
-
-    return load_recipe(place / "recipe.yaml").train.steps
-
-
-def _last_step(place: Path) -> int:
-    log = place / "run" / "log.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    whole = [line for line in lines[-2:] if line.endswith("}")]  # the last one may be half written
-    return json.loads(whole[-1])["step"] if whole else 0
+def _learn(crew: Crew, entrant: Entrant, seed: int, place: Path, reader: dict | None) -> None:
+    """Train and judge one run.  Raises UserError if it fails, or no longer says what its reader does."""
+    told = _told(entrant, seed)
+    if (place / FIRST / "recipe.yaml").is_file():
+        crew.do(place / FIRST, "train", f"{told}, first stage")
+    crew.do(place, "train", told)
+    crew.do(place, "judge", told)
+    if reader and entrant.family == "external":
+        check_words(result_at(place), reader)
