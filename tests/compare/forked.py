@@ -5,7 +5,6 @@ import os
 import runpy
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import IO
 
@@ -51,18 +50,7 @@ def _run(arguments: list[str], output: int, threads: int | None) -> None:
         torch.set_num_threads(threads)
     AcceleratorState._reset_state(True)  # the parent's is not the child's
     sys.argv = arguments
-    code: int | str | None = 0
-    try:
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        code = traceback.format_exc()
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(1 if isinstance(code, str) else code or 0)  # threads of the parent are none of ours to join
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
 
 def until(there: Callable[[], object], seconds: float = 240) -> None:

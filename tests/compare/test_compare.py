@@ -280,6 +280,7 @@ def test_a_seed_that_failed_is_told_beside_those_that_finished(write, tmp_path, 
     def fails_once(self, place, part, told):
         if (place, part) == (places[0], "train"):
             raise UserError("out of luck")
+        yield
 
     monkeypatch.setattr(Crew, "do", fails_once)
     external, alone = one.model_copy(update={"family": "external"}), Crew(Progress())

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from types import SimpleNamespace
 
@@ -26,52 +25,76 @@ time.sleep(60)
 """
 
 
-def test_sigterm_lets_the_child_save(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    start = subprocess.Popen
-    monkeypatch.setattr(
-        crew.subprocess, "Popen", lambda _, **more: start([sys.executable, "-c", CHILD], **more)
-    )
+def test_sigterm_lets_the_children_save(tmp_path, monkeypatch):
+    places, start = [tmp_path / name for name in ("one", "two")], subprocess.Popen
+    for place in places:
+        place.mkdir()
+
+    def popen(command, **more):
+        return start([sys.executable, "-c", CHILD], cwd=command[4], **more)
 
     def look(seconds):
-        until((tmp_path / "up").exists)
+        until(lambda: all((place / "up").exists() for place in places))
         os.kill(os.getpid(), signal.SIGTERM)
 
+    monkeypatch.setattr(crew.subprocess, "Popen", popen)
     monkeypatch.setattr(crew, "time", SimpleNamespace(sleep=look, monotonic=time.monotonic))
-    before = signal.getsignal(signal.SIGTERM)
+    before, both = signal.getsignal(signal.SIGTERM), Crew(Progress(), 2)
     with pytest.raises(SystemExit) as end, terminable():
-        Crew(Progress()).do(tmp_path, "judge", "a child")
-    assert end.value.code == 143 and (tmp_path / "saved").exists()
+        both.all({place.name: both.do(place, "judge", place.name) for place in places})
+    assert end.value.code == 143
+    assert all((place / "saved").exists() for place in places)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_as_many_at_once_as_asked_for_and_no_more():
-    """Two meet where two are asked for; of three with one job none meets another."""
-    meeting = threading.Barrier(2, timeout=60)
-    assert Crew(Progress(), 2).all({"one": meeting.wait, "two": meeting.wait}) == {}
-    busy, most = [], []
+def test_as_many_at_once_as_asked_for_and_no_more(monkeypatch):
+    """Of five tasks two are at work at any time, and a third begins when one of them ends."""
+    monkeypatch.setattr(crew, "LOOK", 0)
+    busy, seen = set(), []
 
-    def look():
-        busy.append(1)
-        most.append(len(busy))
-        time.sleep(0.05)
-        busy.pop()
+    def task(name, pauses):
+        busy.add(name)
+        for _ in range(pauses):
+            yield seen.append("".join(sorted(busy)))
+        busy.remove(name)
 
-    assert Crew(Progress(), 1).all(dict.fromkeys("abc", look)) == {}
-    assert most == [1, 1, 1]
+    lengths = {"a": 1, "b": 3, "c": 1, "d": 0, "e": 2}
+    assert Crew(Progress(), 2).all({name: task(name, pauses) for name, pauses in lengths.items()}) == {}
+    assert max(map(len, seen)) == 2 and {"ab", "bc"} <= {*seen} and seen[-1] == "e" and not busy
+    seen.clear()
+    assert Crew(Progress(), 1).all({name: task(name, 2) for name in "abc"}) == {}
+    assert seen == ["a", "a", "b", "b", "c", "c"]
 
 
-def test_one_that_fails_is_told_and_a_bug_ends_all():
+def test_one_that_fails_is_told_and_a_bug_ends_all(monkeypatch):
+    monkeypatch.setattr(crew, "LOOK", 0)
+    done, closed = [], []
+
     def fails():
+        yield
         raise UserError("out of luck")
 
-    done = []
-    crew = Crew(Progress(), 1)
-    assert crew.all({"one": fails, "two": lambda: done.append(2)}) == {"one": "out of luck"}
-    assert done == [2] and not crew.ending.is_set()
+    def works():
+        yield
+        done.append("works")
+
+    assert Crew(Progress(), 2).all({"one": fails(), "two": works()}) == {"one": "out of luck"}
+    assert done == ["works"]
+
+    def breaks():
+        yield
+        raise ZeroDivisionError
+
+    def endless():
+        try:
+            while True:
+                yield
+        finally:
+            closed.append("endless")
+
     with pytest.raises(ZeroDivisionError):
-        crew.all({"one": lambda: 1 / 0, "two": lambda: crew.ending.wait(60)})
-    assert crew.ending.is_set()
+        Crew(Progress(), 2).all({"one": endless(), "two": breaks()})
+    assert closed == ["endless"]
 
 
 @pytest.mark.parametrize(("jobs", "threads"), [(1, None), (2, "3"), (9, "1")])
@@ -82,6 +105,7 @@ def test_threads_are_shared(tmp_path, monkeypatch, jobs, threads):
     monkeypatch.setattr(
         crew.subprocess, "Popen", lambda _, **more: start([sys.executable, "-c", words], **more)
     )
-    with pytest.raises(UserError, match="exit code 0"):  # it leaves no judged.json
-        Crew(Progress(), jobs).do(tmp_path, "judge", "a child")
+    several = Crew(Progress(), jobs)
+    why = several.all({"child": several.do(tmp_path, "judge", "a child")})
+    assert "exit code 0" in why["child"], "it leaves no judged.json"
     assert (tmp_path / "judge.log").read_text().strip() == str(threads)

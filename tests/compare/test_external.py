@@ -91,6 +91,7 @@ def in_this_process(crew, place, part, told):
     if not (place / DONE[part]).is_file():
         jobs = {"train": entrant.train_job, "judge": entrant.judge_job, "measure": entrant.measure_job}
         jobs[part](place)
+    yield
 
 
 def inside(name="inside", **more):

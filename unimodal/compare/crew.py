@@ -1,7 +1,8 @@
 """Processes that do the parts of runs, one or several at once, each watched until it ends.
 
 What one of them says when it fails is kept, and the others go on; a signal ends all of them, and each saves
-what it is at before it goes.
+what it is at before it goes.  A task is a generator that pauses while its process works, so that one thread
+watches them all.
 """
 
 import json
@@ -9,10 +10,9 @@ import math
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.progress import Progress
@@ -20,8 +20,10 @@ from rich.progress import Progress
 from unimodal.compare.entrant import DONE
 from unimodal.errors import UserError
 
-LOOK = 0.5  # seconds between two looks at a process
-TOLD = 60.0  # seconds between two lines about it, where no bar can be drawn
+LOOK = 0.5  # seconds between two looks at the processes
+TOLD = 60.0  # seconds between two lines about one, where no bar can be drawn
+
+Task = Iterator[None]
 
 
 class Crew:
@@ -29,31 +31,33 @@ class Crew:
 
     def __init__(self, progress: Progress, jobs: int = 1) -> None:
         self.progress, self.jobs = progress, jobs
-        self.ending = threading.Event()
 
-    def all(self, tasks: Mapping[str, Callable[[], None]]) -> dict[str, str]:
+    def all(self, tasks: Mapping[str, Task]) -> dict[str, str]:
         """Do all tasks, and return by name why those that failed did (a UserError's words)."""
         failures: dict[str, str] = {}
-
-        def do(name: str, task: Callable[[], None]) -> None:
-            try:
-                task()
-            except UserError as error:
-                failures[name] = str(error)
-                self._say(f"{name} failed: {error}")
-
-        with ThreadPoolExecutor(self.jobs) as pool:
-            futures = [pool.submit(do, name, task) for name, task in tasks.items()]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:  # a signal, or a bug: nobody is left behind
-                self.ending.set()
-                pool.shutdown(cancel_futures=True)
-                raise
+        waiting, busy = deque(tasks.items()), {}
+        try:
+            while waiting or busy:
+                while waiting and len(busy) < self.jobs:
+                    name, task = waiting.popleft()
+                    busy[name] = task
+                for name, task in list(busy.items()):
+                    try:
+                        next(task)
+                    except StopIteration:
+                        del busy[name]
+                    except UserError as error:
+                        del busy[name]
+                        failures[name] = str(error)
+                        self._say(f"{name} failed: {error}")
+                if busy and (len(busy) == self.jobs or not waiting):
+                    time.sleep(LOOK)
+        finally:  # a signal, or a bug: nobody is left behind
+            for task in busy.values():
+                task.close()
         return failures
 
-    def do(self, place: Path, part: str, told: str) -> None:
+    def do(self, place: Path, part: str, told: str) -> Task:
         """Do one part of the run in a folder, unless it is done, in a process that ends when this one does.
 
         told  what the part is of, for those who wait
@@ -71,7 +75,7 @@ class Crew:
                 command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=self._environment()
             )
             try:
-                self._watch(process, place, part, told)
+                yield from self._watch(process, place, part, told)
             finally:
                 if process.poll() is None:
                     process.terminate()  # a trainer saves before it goes
@@ -81,18 +85,18 @@ class Crew:
             said = failure.read_text(encoding="utf-8") if failure.is_file() else " ".join(last)
             raise UserError(f"{said} (exit code {process.returncode}; {words} has the rest)")
 
-    def _watch(self, process: subprocess.Popen, place: Path, part: str, told: str) -> None:
-        """Show how far a process is until it has ended, or all have to."""
+    def _watch(self, process: subprocess.Popen, place: Path, part: str, told: str) -> Task:
+        """Show how far a process is until it has ended."""
         total = _steps(place) if part == "train" else None
         bar = self.progress.add_task(f"{told}: {part}", total=total)
         due = 0.0 if not self.progress.console.is_terminal else math.inf
-        while process.poll() is None and not self.ending.is_set():
-            time.sleep(LOOK)
+        while process.poll() is None:
             step = _last_step(place) if total else 0
             self.progress.update(bar, completed=step)
             if time.monotonic() >= due:
                 due = time.monotonic() + TOLD
                 self._say(f"{told}: {part}" + (f", step {step} of {total}" if total else ""))
+            yield
         self.progress.update(bar, completed=total or 1, total=total or 1)
 
     def _say(self, words: str) -> None:

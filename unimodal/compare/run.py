@@ -4,14 +4,13 @@ What is finished is never done again: a comparison that was killed goes on where
 run is told in the report and tried again the next time.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from unimodal.compare.alone import alone_in, terminable
-from unimodal.compare.crew import Crew
+from unimodal.compare.crew import Crew, Task
 from unimodal.compare.entrant import result_at
 from unimodal.compare.plan import Comparison, Entrant, budget_of, check_there, load_comparison
 from unimodal.compare.prepare import prepare, reader_jobs
@@ -62,7 +61,7 @@ def _compare(comparison: Comparison, budget: str, path: Path, out: Path, jobs: i
     readers = reader_jobs(comparison, share, out) if comparison.reader else {}
     with progress:
         crew = Crew(progress, jobs)
-        judge = {place.name: partial(crew.do, place, "judge", place.name) for place in readers.values()}
+        judge = {place.name: crew.do(place, "judge", place.name) for place in readers.values()}
         for name, why in crew.all(judge).items():
             raise UserError(f"the reader {name} cannot be judged: {why}")
         understood = {name: result_at(place) for name, place in readers.items()}
@@ -101,21 +100,21 @@ def _train_judge_measure(
     """
     wrong = crew.all(
         {
-            _told(entrant, seed): partial(_learn, crew, entrant, seed, place, understood.get(entrant.name))
+            _told(entrant, seed): _learn(crew, entrant, seed, place, understood.get(entrant.name))
             for entrant, seed, place in runs
         }
     )
     told = {_told(entrant, seed): place for entrant, seed, place in runs}
-    measure = {name: partial(alone.do, place, "measure", name) for name, place in told.items()}
+    measure = {name: alone.do(place, "measure", name) for name, place in told.items()}
     return wrong | alone.all({name: task for name, task in measure.items() if name not in wrong})
 
 
-def _learn(crew: Crew, entrant: Entrant, seed: int, place: Path, reader: dict | None) -> None:
+def _learn(crew: Crew, entrant: Entrant, seed: int, place: Path, reader: dict | None) -> Task:
     """Train and judge one run.  Raises UserError if it fails, or no longer says what its reader does."""
     told = _told(entrant, seed)
     if (place / FIRST / "recipe.yaml").is_file():
-        crew.do(place / FIRST, "train", f"{told}, first stage")
-    crew.do(place, "train", told)
-    crew.do(place, "judge", told)
+        yield from crew.do(place / FIRST, "train", f"{told}, first stage")
+    yield from crew.do(place, "train", told)
+    yield from crew.do(place, "judge", told)
     if reader and entrant.family == "external":
         check_words(result_at(place), reader)

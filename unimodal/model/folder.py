@@ -99,7 +99,7 @@ def find_model(name: str) -> Path:
 
     Raises UserError naming what is known if it is none of these.
     """
-    shipped = sorted(file.parent.name for file in SHIPPED.glob("*/tokenizer.json"))  # not the codecs
+    shipped = sorted(codec.parent.name for codec in SHIPPED.glob("*/codec"))  # not the codecs alone
     if Path(name).is_dir():
         return Path(name)
     if name in shipped:
