@@ -16,8 +16,10 @@ import pytest
 import unimodal
 from data_tools.shapes.oracle import Unreadable, read_scene
 from data_tools.shapes.reasons import final
+from data_tools.shapes.rows import example
 from data_tools.shapes.scene import Scene
 from unimodal.chat.session import Session, Settings
+from unimodal.errors import UserError
 from unimodal.evaluation.run import evaluate
 from unimodal.generation.verbs import Picture, Piece
 from unimodal.model.folder import SHIPPED
@@ -123,3 +125,16 @@ def test_the_reader_answers_and_has_never_drawn():
     assert report.scores["vqa/mean"].value >= 0.9
     assert report.scores["text/mean"].value >= 0.9
     assert not any(name.startswith(("t2i", "edit")) for name in report.scores)
+
+
+def test_the_denoiser_alone_draws_shapes_and_says_nothing():
+    """What is asked for is mostly there, in whatever number; see its card."""
+    drawer, found = unimodal.load("shapes-denoiser"), []
+    for number in range(12):
+        asked = example("t2i", "val", 0, number, "single").steps[0]
+        scene = read_scene(np.asarray(drawer.generate(asked.text, seed=number)[0]))
+        if not isinstance(scene, Unreadable):
+            found.append({asked.scene.objects[0].shape} & {thing.shape for thing in scene.objects})
+    assert len(found) >= 6 and sum(map(bool, found)) >= 5
+    with pytest.raises(UserError, match="Bridge its denoiser"):
+        drawer.chat([{"role": "user", "content": "hello"}])

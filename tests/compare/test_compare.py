@@ -32,7 +32,6 @@ from unimodal.compare.prepare import prepare, reader_jobs
 from unimodal.compare.results import results_of
 from unimodal.compare.run import compare
 from unimodal.errors import UserError
-from unimodal.evaluation import shapes, talk
 from unimodal.evaluation.scores import share
 from unimodal.images.codec import PixelPatches
 from unimodal.training import loop
@@ -79,11 +78,9 @@ def entrant(name, *overrides, recipe="tiny.yaml"):
 
 
 @pytest.fixture
-def forks(monkeypatch):
+def forks(monkeypatch, brief):
     """Jobs run in forks of this process; elsewhere they have new ones."""
     monkeypatch.setattr(crew, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
-    for suite, limit in ((shapes, "ANSWER_TOKENS"), (talk, "REPLY_TOKENS")):  # random models find no end
-        monkeypatch.setattr(suite, limit, 12)
 
 
 def test_trains_judges_reports_and_does_nothing_twice(forks, write, tmp_path):

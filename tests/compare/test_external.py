@@ -24,7 +24,6 @@ from unimodal.compare.plan import load_comparison, maker, parts_of, recipe_of
 from unimodal.compare.run import compare
 from unimodal.compare.stages import FIRST, second_of
 from unimodal.errors import UserError
-from unimodal.evaluation import shapes, talk
 from unimodal.images.codec import PixelPatches
 from unimodal.model.folder import SHIPPED as MODELS
 from unimodal.model.folder import save_model
@@ -52,14 +51,12 @@ BUDGET = 1.5e9
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
+def write(tmp_path, monkeypatch, brief):
     """Writes a comparison of tiny entrants and gives its file; jobs run in this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(precision, "gemm_rate", lambda device, dtype: 1e9)
     monkeypatch.setattr(Crew, "do", in_this_process)
     monkeypatch.setattr(external_trainee, "COUNTED", 6)
-    for suite, limit in ((shapes, "ANSWER_TOKENS"), (talk, "REPLY_TOKENS")):  # random models find no end
-        monkeypatch.setattr(suite, limit, 12)
     save_model(tmp_path / "reader", tiny_model(codec=PixelPatches(32), image_size=64), tokenizer())
     save_model(tmp_path / "other", tiny_model(1, PixelPatches(32), image_size=64), tokenizer())
     (tmp_path / "inside.yaml").write_text(yaml.safe_dump(INTEGRATED))
