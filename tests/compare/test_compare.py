@@ -27,7 +27,7 @@ from unimodal.compare.geneval import write_pictures
 from unimodal.compare.grid import picture_grid
 from unimodal.compare.kept import keep
 from unimodal.compare.plan import load_comparison, maker
-from unimodal.compare.plots import spread
+from unimodal.compare.plots import plots, spread
 from unimodal.compare.prepare import prepare, reader_jobs
 from unimodal.compare.results import results_of
 from unimodal.compare.run import compare
@@ -365,3 +365,17 @@ def test_names_beside_a_plot_do_not_cover_each_other(values):
     assert max(heights) <= 1 + 1e-9
     if values == [0.2, 0.9]:
         assert heights == values
+
+
+def test_where_flops_are_alike_training_is_plotted_by_its_minutes():
+    def training(flops, seconds):
+        score = {"value": 0.5, "low": 0.4, "high": 0.6}
+        told = [
+            {"name": name, "family": "external", "scores": {"t2i/mean": score}, "seconds_per_picture": 1.0}
+            | {"training": {"flops": flops[k], "seconds": seconds[k]}}
+            for k, name in enumerate("ab")
+        ]
+        return plots({"entrants": told})["training"]
+
+    assert training([1e13, 1.01e13], [60, 90]) != training([1e13, 1.01e13], [60, 120])
+    assert training([1e13, 2e13], [60, 90]) == training([1e13, 2e13], [60, 120])

@@ -15,7 +15,7 @@ LEADS = {
     "chat": "chat/mean",
 }
 KINDS = tuple(f"t2i/{tag}" for tag in ("single", "two", "counting", "colors", "position", "attribute"))
-SCORES = (*KINDS, *LEADS.values(), "edit/psnr_outside", "edit/copy_baseline", "codec/psnr")
+SCORES = (*LEADS.values(), *KINDS, "edit/psnr_outside", "edit/copy_baseline", "codec/psnr")
 COSTS = {
     "M trained": lambda told: told["params"]["trained"] / 1e6,
     "M in all": lambda told: told["params"]["total"] / 1e6,
