@@ -187,6 +187,12 @@ def test_equal_seconds_are_timed_and_one_whose_trial_fails_is_left_out(write, tm
         prepare(comparison, comparison.budgets["5m"], path, tmp_path / "other", print)
 
 
+def test_seconds_are_not_held_equal_among_runs_that_share_the_machine(write, tmp_path):
+    with pytest.raises(UserError, match="Leave --jobs out"):
+        compare(write(equal="seconds"), "5m", tmp_path / "out", jobs=2)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_part_that_was_trained_anew_is_not_mixed_with_the_old(write, tmp_path):
     path, out = write(), tmp_path / "out"
     comparison = load_comparison(path)
@@ -281,7 +287,7 @@ def test_a_seed_that_failed_is_told_beside_those_that_finished(write, tmp_path, 
 
     monkeypatch.setattr(Crew, "do", fails_once)
     external, alone = one.model_copy(update={"family": "external"}), Crew(Progress())
-    runs = [(external, seed, place) for seed, place in enumerate(places)]
+    runs = {f"plain, seed {seed}": (external, seed, place) for seed, place in enumerate(places)}
     assert run._train_judge_measure(runs, {}, alone, alone) == {"plain, seed 0": "out of luck"}
     understood = {"plain": answered("red", "blue")}
     wrong = run._train_judge_measure(runs, understood, alone, alone)

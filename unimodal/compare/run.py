@@ -65,16 +65,16 @@ def _compare(comparison: Comparison, budget: str, path: Path, out: Path, jobs: i
         for name, why in crew.all(judge).items():
             raise UserError(f"the reader {name} cannot be judged: {why}")
         understood = {name: result_at(place) for name, place in readers.items()}
-        runs = [
-            (entrant, seed, place)
+        runs = {
+            f"{entrant.name}, seed {seed}": (entrant, seed, place)
             for entrant in comparison.entrants
             for seed, place in enumerate(folders.get(entrant.name, ()))
-        ]
+        }
         wrong = _train_judge_measure(runs, understood, crew, Crew(progress))
     failures = {name: dict.fromkeys(range(share.seeds), why) for name, why in unbuilt.items()}
     results: dict[str, list[dict]] = {}
-    for entrant, seed, place in runs:
-        if why := wrong.get(_told(entrant, seed)):
+    for run, (entrant, seed, place) in runs.items():
+        if why := wrong.get(run):
             failures.setdefault(entrant.name, {})[seed] = why
         else:
             results.setdefault(entrant.name, []).append(result_at(place))
@@ -86,35 +86,30 @@ def _compare(comparison: Comparison, budget: str, path: Path, out: Path, jobs: i
     return found
 
 
-def _told(entrant: Entrant, seed: int) -> str:
-    return f"{entrant.name}, seed {seed}"
-
-
 def _train_judge_measure(
-    runs: list[tuple[Entrant, int, Path]], understood: dict[str, dict], crew: Crew, alone: Crew
+    runs: dict[str, tuple[Entrant, int, Path]], understood: dict[str, dict], crew: Crew, alone: Crew
 ) -> dict[str, str]:
     """Train and judge all runs, several at once, then measure one after the other.
 
+    runs        entrant, training seed and folder, by what the run is called
     understood  by entrant, the result of the model whose understanding it must not lose
     Returns why those that failed did.
     """
     wrong = crew.all(
         {
-            _told(entrant, seed): _learn(crew, entrant, seed, place, understood.get(entrant.name))
-            for entrant, seed, place in runs
+            run: _learn(crew, run, entrant, place, understood.get(entrant.name))
+            for run, (entrant, _, place) in runs.items()
         }
     )
-    told = {_told(entrant, seed): place for entrant, seed, place in runs}
-    measure = {name: alone.do(place, "measure", name) for name, place in told.items()}
-    return wrong | alone.all({name: task for name, task in measure.items() if name not in wrong})
+    places = {run: place for run, (_, _, place) in runs.items() if run not in wrong}
+    return wrong | alone.all({run: alone.do(place, "measure", run) for run, place in places.items()})
 
 
-def _learn(crew: Crew, entrant: Entrant, seed: int, place: Path, reader: dict | None) -> Task:
+def _learn(crew: Crew, run: str, entrant: Entrant, place: Path, reader: dict | None) -> Task:
     """Train and judge one run.  Raises UserError if it fails, or no longer says what its reader does."""
-    told = _told(entrant, seed)
     if (place / FIRST / "recipe.yaml").is_file():
-        yield from crew.do(place / FIRST, "train", f"{told}, first stage")
-    yield from crew.do(place, "train", told)
-    yield from crew.do(place, "judge", told)
+        yield from crew.do(place / FIRST, "train", f"{run}, first stage")
+    yield from crew.do(place, "train", run)
+    yield from crew.do(place, "judge", run)
     if reader and entrant.family == "external":
         check_words(result_at(place), reader)
