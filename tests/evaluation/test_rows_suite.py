@@ -16,6 +16,7 @@ from tests.models import tiny
 from unimodal.attention.door import make_plan
 from unimodal.cli import app
 from unimodal.errors import UserError
+from unimodal.evaluation.likeness import likeness
 from unimodal.evaluation.rows import mask_errors
 from unimodal.evaluation.run import evaluate
 from unimodal.readers.tokens import TokensReader
@@ -37,7 +38,7 @@ def asked(user, assistant, **more):
 
 @pytest.fixture
 def data(tmp_path):
-    """Six rows a kind: a square that comes, statements of which four are true, sums, plain text, names."""
+    """Six rows a kind: a square that comes, statements of which four are true, sums, names, tones."""
     (tmp_path / "p").mkdir()
     examples = []
     for k in range(6):
@@ -55,15 +56,21 @@ def data(tmp_path):
         examples.append((asked("<image>is this true?", answer, images=images[:1]), truth))
         truth = {"kind": "text/gsm8k", "answer": str(k)}
         examples.append((asked(f"what is {k} + 0?", f"{k} + 0 = {k}\n#### {k}"), truth))
-        examples.append((asked("a name", "<image>", images=images[:1]), {"kind": "t2i/name"}))
+        examples.append((asked(f"name {k}", "<image>", images=images[1:]), {"kind": "t2i/name"}))
+        truth = {"kind": "edit/tone", "before": "a", "after": "b"}  # judged by another suite
+        examples.append((asked("<image>darker", "<image>", images=images), truth))
     write(tmp_path, examples)
     return tmp_path
 
 
 class Known:
-    """Brings the square a share of the way, blurs the rest by some levels, always answers the same."""
+    """Brings the square a share of the way, blurs the rest by some levels, always answers the same.
+
+    Draws what is named, or always the first of all names.
+    """
 
     name = "known"
+    listens = True
 
     def __init__(self, share, outside, answer, final):
         self.share, self.outside, self.said, self.final = share, outside, answer, final
@@ -75,6 +82,12 @@ class Known:
             pixels[2 : 5 + self.order[k], 3:9] = 50 + self.share * (LEVEL - 50)
             drawn.append(Image.fromarray(np.rint(pixels).astype(np.uint8)))
         return drawn
+
+    def generate(self, prompts, seed=0):
+        drawn = np.full((len(prompts), 16, 16, 3), 50, np.uint8)
+        for pixels, words in zip(drawn, prompts):
+            pixels[2 : 5 + (int(words.split()[1]) if self.listens else 0), 3:9] = LEVEL
+        return [Image.fromarray(pixels) for pixels in drawn]
 
     def answer(self, image, question, max_tokens=0, seed=0):
         return [self.said] * len(question)
@@ -136,8 +149,29 @@ def test_statements_are_the_unit_and_the_majority_stands_beside(kind, tmp_path):
 def test_kinds_that_no_program_judges_are_named(data, capsys):
     model = Known(1.0, 0, "yes", "{}")
     model.order = range(6)
-    evaluate(model, suite="rows", data=data, n=1)
-    assert "t2i/name (6 rows)" in " ".join(capsys.readouterr().out.split())
+    evaluate(model, suite="rows", data=data, n=2)
+    assert "edit/tone (6 rows)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("listens", "nearer", "nearest"), [(True, 1.0, 1.0), (False, 0.5, 1 / 6)])
+def test_drawings_are_compared_with_the_pictures_of_all_prompts(data, listens, nearer, nearest):
+    """Who draws the first name's picture for all is right by chance: nearer than half of the others."""
+    model = Known(1.0, 0, "yes", "{}")
+    model.order, model.listens = range(6), listens
+    scores = evaluate(model, suite="rows", data=data, n=64).scores
+    assert scores["t2i/name_nearer"].value == pytest.approx(nearer)
+    assert scores["t2i/name_nearest"].value == pytest.approx(nearest)
+    with pytest.raises(UserError, match="one picture"):
+        evaluate(model, suite="rows", data=data, n=1)
+
+
+def test_pictures_of_one_name_are_no_others():
+    black, white = (Image.new("RGB", (32, 32), level) for level in ("black", "white"))
+    share, first = likeness([black, white, black], [black, black, white], ["a", "a", "b"])
+    assert (share.tolist(), first.tolist()) == ([1.0, 0.0, 0.0], [True, False, False])
+    assert likeness([white, white], [black, black], ["a", "b"])[0].tolist() == [0.5, 0.5]  # a tie
+    with pytest.raises(ValueError, match="more than one name"):
+        likeness([black, white], [black, white], ["a", "a"])
 
 
 def test_errors_inside_and_outside_are_told_apart():
@@ -183,10 +217,10 @@ def test_plain_text_of_an_external_model_is_its_readers(tmp_path, capsys):
         assert "text/plain (2 rows)" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_model_without_words_is_judged_by_its_edits(data, capsys):
+def test_a_model_without_words_is_judged_by_what_it_draws(data, capsys):
     model = external("hidden", reader=TokensReader(tokenizer()), reference="vae_seq")
-    scores = evaluate(model, suite="rows", data=data, n=1).scores
-    assert scores and all(name.startswith("edit/") for name in scores)
+    scores = evaluate(model, suite="rows", data=data, n=2).scores
+    assert {name.split("/")[0] for name in scores} == {"edit", "t2i"}
     assert "vqa/nlvr (6 rows), text/gsm8k (6 rows)" in " ".join(capsys.readouterr().out.split())
 
 
@@ -194,7 +228,7 @@ def test_what_is_missing_is_told(tmp_path):
     model = Known(0, 0, "", "")
     with pytest.raises(UserError, match="needs --data"):
         evaluate(model, suite="rows")
-    with pytest.raises(UserError, match="data make tiles, nlvr, gsm8k or plain"):
+    with pytest.raises(UserError, match="data make emoji, tiles, nlvr, gsm8k or plain"):
         evaluate(model, suite="rows", data=tmp_path)
     with pytest.raises(UserError, match="val or train"):
         evaluate(model, suite="rows", data=tmp_path, split="unseen")

@@ -1,7 +1,8 @@
 """The rows suite: held-out rows of a folder that a builder of real data wrote, judged by their truth.
 
-Edits are measured inside and outside of their exact masks, answers are compared with the right one, worked
-sums by their last number, and plain text by how many bits the model needs for a character of it.
+Drawings are compared with the true pictures of all prompts, edits inside and outside of their exact masks,
+answers with the right one, worked sums by their last number; plain text is measured by how many bits the
+model needs for a character of it.
 """
 
 from collections import Counter
@@ -18,6 +19,7 @@ from PIL import Image
 from unimodal.data.rows import parse_row
 from unimodal.errors import UserError
 from unimodal.evaluation.emoji import Example, read_examples
+from unimodal.evaluation.likeness import likeness
 from unimodal.evaluation.report import Case
 from unimodal.evaluation.scores import Score, average, ratio, share, share_of_groups
 from unimodal.evaluation.shapes import ANSWER_TOKENS, BATCH, plain, psnr
@@ -40,10 +42,10 @@ def judge_rows(
 ) -> tuple[dict[str, Score], list[Case], dict[str, int]]:
     """Scores and cases of `n` rows of every kind, and how many rows there are of kinds not judged.
 
-    A model without a language model is judged by its edits alone, and plain text asks for a decoder of this
-    toolkit.
+    A model without a language model is judged by what it draws alone, and plain text asks for a decoder of
+    this toolkit.
 
-    data  the folder that `unimodal data make tiles`, `nlvr`, `gsm8k` or `plain` wrote
+    data  the folder that `unimodal data make` wrote
     tick  told (kinds done, kinds in all)
     Raises UserError if the split is unknown, or the folder is no such folder.
     """
@@ -51,8 +53,9 @@ def judge_rows(
         raise UserError(f"rows: split {split!r}; expected {' or '.join(SPLITS)} (val: held out)")
     if data is None:
         raise UserError("the rows suite needs --data: the folder that `unimodal data make` wrote")
-    found = read_examples(Path(data), split, "tiles, nlvr, gsm8k or plain")
+    found = read_examples(Path(data), split, "emoji, tiles, nlvr, gsm8k or plain")
     judges = {
+        "t2i": _drawings,
         "edit": _edits,
         "vqa": _answers,
         "text/nlvr": _answers,
@@ -64,8 +67,9 @@ def judge_rows(
     left: dict[str, int] = {}
     for k, (kind, some) in enumerate(found.items()):
         judge = judges.get(kind) or judges.get(kind.split("/")[0])
-        mute = judge is not _edits and not getattr(model, "writes", True)
-        if judge is None or mute or (judge is _texts and _decoder(model) is None):
+        mute = judge not in (_drawings, _edits) and not getattr(model, "writes", True)
+        bare = NEEDS.get(judge, "kind") not in some[0][1]  # the emoji suite has a judge of its own for those
+        if judge is None or bare or mute or (judge is _texts and _decoder(model) is None):
             left[kind] = len(some)
         else:
             chosen = Random(f"rows/{seed}/{kind}").sample(some, min(n, len(some)))
@@ -88,6 +92,24 @@ def _words(row: dict) -> str:
 def _open(path: Path, mode: str = "RGB") -> Image.Image:
     with Image.open(path) as picture:
         return picture.convert(mode)
+
+
+def _drawings(model: Any, data: Path, kind: str, some: list[Example], seed: int) -> Found:
+    drawn, told, true = [], [], []
+    for k, batch in enumerate(_batches(some)):
+        words = [_words(row) for row, _ in batch]
+        told += words
+        drawn += model.generate(words, seed=seed * 1000 + k)
+        true += [_open(data / row["images"][0]) for row, _ in batch]
+    names = [row["images"][0] for row, _ in some]
+    if len(set(names)) < 2:
+        raise UserError(f"rows: {kind}: one picture; expected several, to tell drawings apart. Raise --n")
+    nearer, nearest = likeness(drawn, true, names)
+    cases = [
+        Case(kind, bool(first), ((got, f"{words} (nearer than {of:.0%})"), (right, "right")))
+        for got, right, words, of, first in zip(drawn, true, told, nearer, nearest)
+    ]
+    return {f"{kind}_nearer": average(nearer), f"{kind}_nearest": share(nearest)}, cases
 
 
 def mask_errors(
@@ -173,3 +195,6 @@ def _texts(model: Any, data: Path, kind: str, some: list[Example], seed: int) ->
         bits.append(nats / log(2))
         characters.append(len(row["text"]))
     return {f"{kind}_bits_per_character": ratio(bits, characters)}, []
+
+
+NEEDS = {_edits: "mask", _answers: "answer", _sums: "answer"}  # what the truth has to tell a judge
