@@ -5,7 +5,6 @@ Rows, pretrained parts and codecs that a recipe expects on the disk are made sma
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from tests.documents import WORDS
 from tests.pretrained.checkpoints import make
 from unimodal.commands.recipes import RECIPES, find_recipe, shipped_recipes
 from unimodal.images.codec import PixelPatches
-from unimodal.model.folder import SHIPPED
 from unimodal.training.config import load_recipe
 from unimodal.training.loop import train
 from unimodal.training.unified import UnifiedModelSection
@@ -106,8 +104,6 @@ def test_every_task_has_its_recipes() -> None:
 def test_a_recipe_for_the_cpu_runs_two_steps(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = prepared(name, *JUDGED, "data.tokens=1024")
-    if recipe.model.init_from != "shapes-base":  # the same with another codec
-        shutil.copytree(SHIPPED / "shapes-base", recipe.model.init_from)
     folder = train(recipe)
     assert folder.name == ("adapter" if name.endswith("_lora") else "model")
     assert folder.parent == Path("runs") / name
@@ -190,7 +186,7 @@ def test_the_base_is_replayed_and_the_best_is_kept(name: str) -> None:
     """Rows of another kind than those that are judged, or the base's own."""
     recipe = load_recipe(find_recipe(name))
     assert isinstance(recipe.model, UnifiedModelSection)
-    assert (recipe.model.init_from in ("shapes-base", "runs/base-real")) == (name in ON_CPU)
+    assert (recipe.model.init_from in ("shapes-base", "real-base")) == (name in ON_CPU)
     judged = {Path(source.path).parent.name.removesuffix("-val") for source in recipe.data.eval_sources}
     replayed = [s for s in recipe.data.sources if s.source or Path(s.path).parent.name not in judged]
     assert [s.source for s in replayed] == (["shapes"] if name in ON_CPU else [None])

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import unimodal
 from data_tools.shapes.oracle import Unreadable, read_scene
@@ -25,6 +27,7 @@ from unimodal.generation.verbs import Picture, Piece
 from unimodal.model.folder import SHIPPED
 
 FOLDER = SHIPPED / "shapes-base"
+DOCS = Path(__file__).parents[1] / "docs"
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="shapes-base is not in this checkout")
 
@@ -118,6 +121,22 @@ def test_quick_commands_of_the_readme_run(tmp_path):
         assert done.returncode == 0, (shlex.split(line), done.stderr)
         assert done.stdout.strip()
     assert list(tmp_path.rglob("*.png"))
+
+
+def test_the_base_for_real_pictures_is_shapes_base_with_another_codec(model):
+    """It draws as it did, and gives cuts of a sheet of emoji, letters and all, back better."""
+    real, theirs = unimodal.load("real-base"), model.model.state_dict()
+    codecs = [name for name in theirs if name.startswith("codec.")]
+    ours = real.model.state_dict()
+    assert codecs and all(torch.equal(ours[name], theirs[name]) for name in theirs.keys() - codecs)
+    prompt = "a red circle left of a blue square on a white background"
+    assert things(real.generate(prompt, seed=1)[0]) == {("red", "circle"), ("blue", "square")}
+    sheet = np.asarray(Image.open(DOCS / "images" / "emoji-sheet.png").convert("RGB"))
+    cuts = sheet[: sheet.shape[0] // 64 * 64, : sheet.shape[1] // 64 * 64]
+    cuts = cuts.reshape(-1, 64, cuts.shape[1] // 64, 64, 3).swapaxes(1, 2).reshape(-1, 64, 64, 3)
+    signal = torch.from_numpy(cuts[:64]).permute(0, 3, 1, 2) / 127.5 - 1
+    errors = [(one.model.codec.reconstruct(signal) - signal).square().mean() for one in (real, model)]
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_the_reader_answers_and_has_never_drawn():
