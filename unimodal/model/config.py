@@ -62,7 +62,8 @@ class Sampling(Strict):
     guidance_rescale   how far a guided prediction is pulled back to the spread of the plain one (Lin et al.
                        2024)
     keep               up to which difference, as a share of a colour's range, an edit keeps the pixels of the
-                       picture before (`images/keep.py`); 0: every pixel comes out of the codec
+                       picture before, and those of areas that nowhere exceed three times of it
+                       (`images/keep.py`); 0: every pixel comes out of the codec
     """
 
     steps: int = Field(24, ge=1)
@@ -72,7 +73,7 @@ class Sampling(Strict):
     guidance_rescale: float = Field(0.0, ge=0, le=1)
     shift: float = Field(1.0, gt=0)
     solver: Literal["euler", "heun"] = "euler"
-    keep: float = Field(0.0, ge=0, lt=1)
+    keep: float = Field(0.0, ge=0, lt=1 / 3)
 
     @field_validator("guidance_interval")
     @classmethod
