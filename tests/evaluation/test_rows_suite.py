@@ -16,8 +16,8 @@ from tests.models import tiny
 from unimodal.attention.door import make_plan
 from unimodal.cli import app
 from unimodal.errors import UserError
-from unimodal.evaluation.likeness import likeness
-from unimodal.evaluation.rows import mask_errors
+from unimodal.evaluation.nearest import nearer_than_others
+from unimodal.evaluation.row_judges import mask_errors
 from unimodal.evaluation.run import evaluate
 from unimodal.readers.tokens import TokensReader
 from unimodal.sequence.mask import Marks
@@ -167,11 +167,11 @@ def test_drawings_are_compared_with_the_pictures_of_all_prompts(data, listens, n
 
 def test_pictures_of_one_name_are_no_others():
     black, white = (Image.new("RGB", (32, 32), level) for level in ("black", "white"))
-    share, first = likeness([black, white, black], [black, black, white], ["a", "a", "b"])
+    share, first = nearer_than_others([black, white, black], [black, black, white], ["a", "a", "b"])
     assert (share.tolist(), first.tolist()) == ([1.0, 0.0, 0.0], [True, False, False])
-    assert likeness([white, white], [black, black], ["a", "b"])[0].tolist() == [0.5, 0.5]  # a tie
-    with pytest.raises(ValueError, match="more than one name"):
-        likeness([black, white], [black, white], ["a", "a"])
+    assert nearer_than_others([white, white], [black, black], ["a", "b"])[0].tolist() == [0.5, 0.5]  # a tie
+    with pytest.raises(ValueError, match="one name; expected several"):
+        nearer_than_others([black, white], [black, white], ["a", "a"])
 
 
 def test_errors_inside_and_outside_are_told_apart():
@@ -233,3 +233,32 @@ def test_what_is_missing_is_told(tmp_path):
     with pytest.raises(UserError, match="val or train"):
         evaluate(model, suite="rows", data=tmp_path, split="unseen")
     assert "rows" in CliRunner().invoke(app, ["eval", "--help"]).stdout
+
+
+def test_edits_of_all_kinds_are_summed_up_together(data):
+    """Three of one kind and one of another: sums of errors over sums of a copy's, the mean of decibels."""
+    before, after = np.full((16, 16, 3), 50, np.uint8), np.full((16, 16, 3), 50, np.uint8)
+    after[2:5, 3:9] = LEVEL
+    rows = (data / "val.jsonl").read_text().splitlines()
+    truths = [json.loads(line) for line in (data / "val.truth.jsonl").read_text().splitlines()]
+    edits = [k for k, truth in enumerate(truths) if truth["kind"] == "edit/add"][:4]
+    truths[edits[3]]["kind"] = "edit/swap"
+    write(data, [(json.loads(rows[k]), truths[k]) for k in edits])
+
+    class Half(Known):
+        """Half of the way where the picture asks for the small square, nothing for the others."""
+
+        def edit(self, image, instruction, seed=0):
+            half = before.copy()
+            half[2:5, 3:9] = (50 + LEVEL) // 2
+            return [Image.fromarray(half) for _ in image]
+
+    scores = evaluate(Half(0, 0, "", ""), suite="rows", data=data, n=64, seed=0).scores
+    areas = np.array(
+        [(3 + k) * 6 for k in range(4)]
+    )  # of squares; 18 pixels of each came half of the way
+    left = 150 - 75 * 18 / areas
+    assert scores["edit/inside_to_copy"].value == pytest.approx(left.sum() / 600)
+    assert scores["edit/inside_to_copy"].n == 4
+    assert scores["edit/swap_inside_to_copy"].value == pytest.approx(left[3] / 150)
+    assert scores["edit/psnr_outside"].value == pytest.approx(60)

@@ -25,6 +25,7 @@ class Case:
     right: bool
     tiles: tuple[Tile, ...] = ()
     said: str = ""  # the words that were judged, of a task that is answered in words
+    numbers: tuple[float, ...] = ()  # what was measured, of a task that is judged by measuring
 
 
 @dataclass

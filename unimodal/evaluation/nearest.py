@@ -13,7 +13,7 @@ from PIL import Image
 SIDE = 16  # pixels a side at which pictures are compared: a thing that sits a little elsewhere is like itself
 
 
-def likeness(
+def nearer_than_others(
     drawn: Sequence[Image.Image], true: Sequence[Image.Image], names: Sequence[Hashable]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of each drawing: the share of other pictures that its own is nearer than (a tie counts half), and
@@ -28,7 +28,7 @@ def likeness(
     own = far.diagonal()[:, None]
     another = np.array([[mine != name for name in names] for mine in names])
     if not another.any(1).all():
-        raise ValueError("likeness: expected pictures of more than one name to compare drawings with")
+        raise ValueError("nearer_than_others: one name; expected several, to compare drawings with")
     wins = ((own < far) + 0.5 * (own == far)) * another
     share = wins.sum(1) / another.sum(1)
     return share, share == 1
