@@ -145,7 +145,9 @@ def test_load_goes_on_with_another_model(talk):
 def test_help_and_path_speak_of_everything(talk):
     talk.repl.start_loading()
     talk.repl.answer("/help")
-    assert all(name in talk.out for name in COMMANDS)
+    shown = [line.split()[0] for line in talk.out.splitlines() if "/" in line[:1]]
+    assert shown == list(COMMANDS)  # as they are typed, without marks of style
+    assert "/edit INSTRUCTION" in talk.out and "/seed [N|random]" in talk.out
     talk.repl.answer("/path")
     assert "flow" in talk.out
     assert str(talk.folder / "pictures") in talk.out

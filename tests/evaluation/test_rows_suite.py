@@ -254,9 +254,7 @@ def test_edits_of_all_kinds_are_summed_up_together(data):
             return [Image.fromarray(half) for _ in image]
 
     scores = evaluate(Half(0, 0, "", ""), suite="rows", data=data, n=64, seed=0).scores
-    areas = np.array(
-        [(3 + k) * 6 for k in range(4)]
-    )  # of squares; 18 pixels of each came half of the way
+    areas = np.array([(3 + k) * 6 for k in range(4)])  # of squares; 18 pixels of each came half of the way
     left = 150 - 75 * 18 / areas
     assert scores["edit/inside_to_copy"].value == pytest.approx(left.sum() / 600)
     assert scores["edit/inside_to_copy"].n == 4

@@ -18,8 +18,8 @@ from prompt_toolkit.completion import (
     merge_completers,
 )
 from prompt_toolkit.document import Document
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unimodal.chat.pictures import open_image
 from unimodal.chat.session import Reply, Session
@@ -167,7 +167,8 @@ def _path(chat: Chat, text: str) -> str:
 def _help(chat: Chat, text: str) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, command in COMMANDS.items():
-        table.add_row(f"[bold]{name}[/] {escape(command.argument)}", command.help)
+        # Texts, not markup: what commands say is printed as it stands.
+        table.add_row(Text.assemble((name, "bold"), " ", command.argument), command.help)
     table.add_row("Ctrl-C, Ctrl-D", "stop the reply or clear the line; leave")
     return table
 
